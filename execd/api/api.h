@@ -1,0 +1,23 @@
+/*
+ * api.h - the handlers, one file a resource; routes.c puts them into the one table.
+ */
+#pragma once
+
+#include "execd/execd.h"
+#include "proto/http.h"
+
+extern const struct http_route execd_routes[];
+
+/* stream.c: replies with the event stream of a run, from offset on. Holds its own reference. */
+struct run;
+int stream_reply(struct http_req *req, struct run *run, uint64_t offset, struct err *err);
+
+/* ping.c */
+http_handler_fn ping_get;
+/* command.c */
+http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
+/* files.c */
+http_handler_fn files_info_get, files_upload_post, files_download_get;
+/* code.c */
+http_handler_fn code_post, code_delete, code_context_post, code_contexts_get, code_contexts_delete,
+	code_context_get, code_context_delete;

@@ -1,0 +1,27 @@
+/*
+ * execd.h - the agent as a whole: what main() builds and every handler reaches.
+ */
+#pragma once
+
+#include "lib/child.h"
+#include "lib/loop.h"
+#include "lib/pool.h"
+
+struct http_server;
+struct runs;
+struct commands;
+struct contexts;
+
+struct execd {
+	struct loop *loop;
+	struct reaper *reaper;
+	struct pool *pool;
+	struct http_server *http;
+
+	char *token;	/* NULL: every request is let through */
+	char *env_file; /* EXECD_ENVS, or NULL */
+
+	struct runs *runs;
+	struct commands *commands;
+	struct contexts *contexts;
+};

@@ -1,0 +1,110 @@
+/*
+ * run.h - one execution: its id, its output log, its state and how it ended.
+ *
+ * A foreground or background command, a run in a shell session and a cell of a
+ * code context are all runs; everything that shows an execution to a client
+ * (event stream, status, logs) works on this noun alone.
+ *
+ *   QUEUED -> RUNNING -> ENDED
+ *
+ * Ended runs are kept, newest first, within runs_max and the age limit, so
+ * that a client that comes back finds the result.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/resource.h>
+
+#include "execd/output.h"
+#include "lib/map.h"
+
+enum run_state { RUN_QUEUED, RUN_RUNNING, RUN_ENDED };
+
+enum run_reason {
+	RUN_EXITED,	 /* on its own, with an exit code */
+	RUN_SIGNALLED,	 /* by a signal not ours */
+	RUN_TIMEOUT,	 /* by its wall-time limit */
+	RUN_OOM,	 /* by its memory limit */
+	RUN_INTERRUPTED, /* by a client's interrupt */
+	RUN_CANCELLED,	 /* its owner (session, context, agent) went away */
+	RUN_OUTPUT_LIMIT,
+	RUN_FAILED, /* a cell raised, a kernel died: see error */
+};
+
+/* "exited", "signalled", ... as the API names them. */
+const char *run_reason_name(enum run_reason reason);
+
+struct run_end {
+	enum run_reason reason;
+	int exit_code; /* -1 when it did not exit */
+	int signo;     /* 0 when no signal ended it */
+	struct rusage usage;
+	/* For a cell: what was raised. Strings are owned by the run. NULL: none. */
+	char *ename;
+	char *evalue;
+	char **traceback;
+	size_t traceback_n;
+};
+
+struct run;
+
+struct run_ops {
+	/* A client asks it to stop. -ESRCH when it has ended. */
+	int (*interrupt)(struct run *run);
+};
+
+struct run_watch {
+	struct list link;
+	void (*ended)(struct run_watch *w);
+};
+
+struct runs;
+
+struct run {
+	struct map_node node;
+	struct list link;
+	struct runs *runs;
+	unsigned refs;
+
+	char *id;	 /* unique */
+	char *init_text; /* text of the init event; the id when NULL */
+	char *content;	 /* the command line or the code, as given */
+	bool background;
+	bool code; /* a cell: ends with its own error, not CommandExecError */
+
+	enum run_state state;
+	uint64_t created_ms, started_ms, ended_ms; /* Unix milliseconds, 0: not yet */
+	uint64_t started_mono_ms, ended_mono_ms;
+	struct output *output;
+	struct run_end end; /* valid when state is ENDED */
+	struct list watches;
+
+	const struct run_ops *ops;
+	void *owner; /* the command, session or context; NULL once ended */
+};
+
+struct runs_limits {
+	size_t ended_max;      /* ended runs kept (0: 1024) */
+	uint64_t ended_age_ms; /* and for how long (0: one hour) */
+	size_t live_max;       /* live runs at once (0: 4096); one more is -EAGAIN */
+	struct output_limits output;
+};
+
+int runs_new(struct loop *loop, const struct runs_limits *limits, struct runs **ret);
+void runs_free(struct runs *runs);
+
+/* A run in state QUEUED with one reference for the caller, who must bring it to ENDED. */
+int run_new(struct runs *runs, const char *content, const struct run_ops *ops, void *owner, struct run **ret,
+	    struct err *err);
+struct run *run_ref(struct run *run);
+void run_unref(struct run *run);
+/* Borrowed, or NULL. */
+struct run *runs_get(struct runs *runs, const char *id);
+
+void run_started(struct run *run);
+/* Takes the strings in *end. Closes the output, wakes readers and watches. Once. */
+void run_ended(struct run *run, struct run_end *end);
+int run_interrupt(struct run *run);
+
+void run_watch(struct run *run, struct run_watch *w, void (*ended)(struct run_watch *w));
+void run_unwatch(struct run_watch *w);
