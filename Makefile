@@ -1,0 +1,116 @@
+# make          build/execd (static, runs in an empty root) and build/sandboxd
+# make demo     the whole thing at work, driven by the official SDKs
+# make run      sandboxd in the foreground
+# make test     every test; make test SUITE="unit api" for some
+# make bench    measured figures beside their floors
+# make lint     formatting, layers, clang-tidy, cppcheck
+#
+# SAN=1 builds the same under AddressSanitizer and UBSan into build/san.
+
+B   := build$(if $(SAN),/san)
+LWS := build/deps/lws$(if $(SAN),-san)
+
+all: $B/execd $B/sandboxd
+
+# ---- compiler -----------------------------------------------------------
+
+CC       := gcc
+WARNINGS := -Wall -Wextra -Wshadow -Wformat=2 -Werror
+ifdef SAN
+HARDEN   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+else
+HARDEN   := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
+endif
+CFLAGS   := -std=gnu17 -g $(HARDEN) $(WARNINGS) -fPIC -pthread -ffunction-sections -fdata-sections
+CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -MMD -MP
+LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=address$(comma)undefined)
+comma    := ,
+LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
+
+# ---- objects ------------------------------------------------------------
+
+SHARED   := $(wildcard lib/*.c proto/*.c seccomp/*.c)
+EXECD    := $(wildcard execd/*.c execd/*/*.c)
+SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
+UNIT     := $(wildcard tests/unit/test_*.c)
+KERNELS  := $(filter-out %.md,$(wildcard kernels/*/*.*))
+objects   = $(patsubst %,$B/%.o,$(basename $1))
+
+$B/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+# The agent carries its kernels: kernels/python/kernel.py is kernel_python_start .. kernel_python_end,
+# any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end. A NUL follows.
+$B/kernels.S: $(KERNELS) Makefile
+	@mkdir -p $(@D)
+	@for file in $(KERNELS); do \
+		name=$$(echo $${file%.*} | sed -e 's,^kernels/,kernel_,' -e 's,/kernel$$,,' -e 's,[^a-z0-9],_,g'); \
+		echo ".global $${name}_start, $${name}_end"; \
+		echo "$${name}_start: .incbin \"$$file\""; \
+		echo "$${name}_end: .byte 0"; \
+	done | sed '1i .section .rodata' >$@
+	@echo '.section .note.GNU-stack,"",@progbits' >>$@
+
+$B/kernels.o: $B/kernels.S
+	$(CC) -I. -c $< -o $@
+
+$B/execd: $(call objects,$(SHARED) $(EXECD)) $B/kernels.o
+	$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) -o $@
+
+$B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD))
+	$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -o $@
+
+# ---- tests --------------------------------------------------------------
+
+# Everything but the mains, so that a unit test draws what it names.
+$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))) $B/kernels.o
+	@rm -f $@
+	ar rcs $@ $^
+
+$B/tests/unit/%: $B/tests/unit/%.o $B/house.a | build/deps/test.stamp
+	$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lsqlite3 -lcmocka -o $@
+
+unit-programs: $(call objects,$(UNIT)) $(UNIT:%.c=$B/%)
+
+test: | build/deps/test.stamp
+	@tools/test $(SUITE)
+
+demo: all build/sdk.stamp
+	@tools/demo
+
+run: all
+	@tools/run
+
+bench: all | build/deps/test.stamp
+	@tests/bench/bench $(if $(PEER),--peer $(PEER))
+
+lint: layers | build/deps/test.stamp
+	@tools/lint
+
+layers:
+	@tools/layers.sh
+
+format: | build/deps/test.stamp
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+# ---- what must be there first -------------------------------------------
+
+deps:
+	@tools/deps.sh build
+	@tools/deps.sh test
+
+build/deps/%.stamp: tools/deps.sh
+	@tools/deps.sh $*
+
+# The official SDKs, from their registries, for the demo and the sdk tests.
+build/sdk.stamp: tools/sdk.sh | build/deps/test.stamp
+	@tools/sdk.sh
+
+clean:
+	rm -rf $(filter-out build/deps,$(wildcard build/*))
+
+.PHONY: all test unit-programs demo run bench lint layers format deps clean
+.SECONDARY:
+.DELETE_ON_ERROR:
+-include $(patsubst %.o,%.d,$(call objects,$(SHARED) $(EXECD) $(SANDBOXD) $(UNIT)))
