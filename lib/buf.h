@@ -3,8 +3,8 @@
  *
  * The live bytes are data[0..len). Growth doubles, never past max; an append
  * that does not fit fails with -ENOBUFS (over max) or -ENOMEM and changes
- * nothing. After a failed append `failed` stays set, so that a chain of appends
- * is checked once at its end.
+ * nothing. After a failed append or buf_reserve `failed` stays set until
+ * buf_clear or buf_done, so that a chain of appends is checked once at its end.
  */
 #pragma once
 

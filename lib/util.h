@@ -16,17 +16,23 @@
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
-#define MIN(a, b)                                                                                            \
+/* Each use has names of its own, so that one MIN may stand within another. */
+#define UNIQUE_NAME_2(prefix, n) prefix##n
+#define UNIQUE_NAME(prefix, n)	 UNIQUE_NAME_2(prefix, n)
+
+#define MIN(a, b) MIN_2(a, b, UNIQUE_NAME(_a_, __COUNTER__), UNIQUE_NAME(_b_, __COUNTER__))
+#define MIN_2(a, b, ua, ub)                                                                                  \
 	({                                                                                                   \
-		__typeof__(a) _a = (a);                                                                      \
-		__typeof__(b) _b = (b);                                                                      \
-		_a < _b ? _a : _b;                                                                           \
+		__typeof__(a) ua = (a);                                                                      \
+		__typeof__(b) ub = (b);                                                                      \
+		ua < ub ? ua : ub;                                                                           \
 	})
-#define MAX(a, b)                                                                                            \
+#define MAX(a, b) MAX_2(a, b, UNIQUE_NAME(_a_, __COUNTER__), UNIQUE_NAME(_b_, __COUNTER__))
+#define MAX_2(a, b, ua, ub)                                                                                  \
 	({                                                                                                   \
-		__typeof__(a) _a = (a);                                                                      \
-		__typeof__(b) _b = (b);                                                                      \
-		_a > _b ? _a : _b;                                                                           \
+		__typeof__(a) ua = (a);                                                                      \
+		__typeof__(b) ub = (b);                                                                      \
+		ua > ub ? ua : ub;                                                                           \
 	})
 
 #define TAKE_FD(fd)                                                                                          \
