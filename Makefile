@@ -104,7 +104,7 @@ build/deps/%.stamp: tools/deps.sh
 	@tools/deps.sh $*
 
 # The official SDKs, from their registries, for the demo and the sdk tests.
-build/sdk.stamp: tools/sdk.sh | build/deps/test.stamp
+build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | build/deps/test.stamp
 	@tools/sdk.sh
 
 clean:

@@ -1,0 +1,124 @@
+"""Starts and ends the daemons under test, and sees to it that nothing of them stays behind."""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / os.environ.get("BUILD", "build")
+END_TIMEOUT_S = 30  # a hang, not a measure
+
+# Orphans of a daemon come to this process, so that a leak is seen.
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children(pid="self"):
+    """The direct children of a process (every thread's)."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found.update(int(child) for child in (task / "children").read_text().split())
+    return found
+
+
+def events(response):
+    """The events of an open stream (httpx), as they arrive."""
+    assert response.status_code == 200, (response.status_code, response.read())
+    assert response.headers["content-type"].split(";")[0] == "text/event-stream"
+    data = []
+    for line in response.iter_lines():
+        if line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif not line and data:
+            yield json.loads("\n".join(data))
+            data = []
+    assert not data, f"the stream ends inside an event: {data}"
+
+
+class Daemon:
+    """A server process on a socket that the test has bound."""
+
+    def __init__(self, argv, log: Path, env=None, host="127.0.0.1"):
+        """argv: with {fd} where the number of the listening descriptor goes."""
+        listener = socket.create_server((host, 0), backlog=1024)
+        self.host, self.port = listener.getsockname()[:2]
+        self.url = f"http://{self.host}:{self.port}"
+        self.log = log
+        fd = listener.fileno()
+        argv = [str(arg).format(fd=fd) for arg in argv]
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=[fd], env=env
+            )
+        listener.close()
+        self.pid = self.process.pid
+        self._clients = []
+        self.expect_exit = 0  # a test that kills its daemon sets None
+
+    def client(self, headers=None, **options):
+        """An httpx client for this server; closed with it."""
+        options.setdefault("timeout", 30)
+        client = httpx.Client(base_url=self.url, headers=headers, **options)
+        self._clients.append(client)
+        return client
+
+    def raw(self):
+        """A bare connection."""
+        connection = socket.create_connection((self.host, self.port), timeout=30)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def logs(self):
+        return self.log.read_text(errors="replace")
+
+    def stop(self):
+        """SIGTERM; fails when it was dead already, does not end, ends badly or leaves a child behind."""
+        for client in self._clients:
+            client.close()
+        others = children()
+        died = self.process.poll() is not None
+        if not died:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            code = "none: it did not end on SIGTERM"
+        leaked = end_orphans(children() - others)
+        problems = []
+        if self.expect_exit is not None:
+            if died:
+                problems.append("it ended by itself")
+            if code != self.expect_exit:
+                problems.append(f"exit code {code}")
+        if leaked:
+            problems.append(f"left running: {leaked}")
+        if problems:
+            raise AssertionError(f"{self.process.args[0]}: {', '.join(problems)}\n{self.logs()}")
+
+
+def end_orphans(pids):
+    """Waits for those of our adopted children that are dying; names and kills the others."""
+    leaked = []
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(2000):
+            leaked.append(name.strip() or str(pid))
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        os.waitpid(pid, 0)
+    return leaked
