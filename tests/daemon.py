@@ -11,8 +11,12 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / os.environ.get("BUILD", "build")
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / os.environ.get("BUILD", "build")  # BUILD=build/san: the other build
+EXECD = os.environ.get("EXECD_BIN", str(BUILD / "execd"))
+SANDBOXD = os.environ.get("SANDBOXD_BIN", str(BUILD / "sandboxd"))
+TOKEN = "test-token-7f3a"
+KEY = "test-key-91cc"
 END_TIMEOUT_S = 30  # a hang, not a measure
 
 # Orphans of a daemon come to this process, so that a leak is seen.
@@ -122,3 +126,50 @@ def end_orphans(pids):
         os.close(pidfd)
         os.waitpid(pid, 0)
     return leaked
+
+
+class Execd(Daemon):
+    def __init__(self, log, token=TOKEN, args=(), env=None):
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("EXECD_")}
+        environ.update(env or {})
+        if token:
+            environ["EXECD_ACCESS_TOKEN"] = token
+        super().__init__([EXECD, "--listen-fd", "{fd}", *args], log, environ)
+        self.token = token
+        self.http = self.client(headers={"X-EXECD-ACCESS-TOKEN": token} if token else None)
+        assert self.http.get("/ping").status_code == 200, self.logs()
+
+    def stream(self, method, path, **request):
+        """A context: the open response; events(response) yields what it brings."""
+        return self.http.stream(method, path, **request)
+
+    def run(self, command, **fields):
+        """POST /command and every event of it but the pings."""
+        with self.stream("POST", "/command", json={"command": command, **fields}) as response:
+            return [event for event in events(response) if event["type"] != "ping"]
+
+
+class Sandboxd(Daemon):
+    def __init__(self, log, state, key=KEY, args=(), env=None):
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("EXECD_", "SANDBOX"))}
+        environ.update(env or {})
+        argv = [SANDBOXD, "--listen-fd", "{fd}", "--state", state]
+        if key:
+            key_file = state.parent / "key"
+            key_file.write_text(key + "\n")
+            key_file.chmod(0o600)
+            argv += ["--api-key-file", key_file]
+        super().__init__([*argv, *args], log, environ)
+        self.state = state
+        self.key = key
+        self.http = self.client(headers={"OPEN-SANDBOX-API-KEY": key} if key else None)
+        assert self.http.get("/health").status_code == 200, self.logs()
+
+    def stop(self):
+        """Sandboxes outlive their control plane: they are ended first."""
+        if self.process.poll() is None:
+            for sandbox in self.http.get("/sandboxes", params={"pageSize": 200}).json().get("items", []):
+                self.http.delete(f"/sandboxes/{sandbox['id']}")
+        super().stop()
+        left = [line for line in open("/proc/self/mountinfo") if str(self.state) in line]
+        assert not left, f"mounts left behind: {left}"
