@@ -5,10 +5,12 @@
 # make bench    measured figures beside their floors
 # make lint     formatting, layers, clang-tidy, cppcheck
 #
-# SAN=1 builds the same under AddressSanitizer and UBSan into build/san.
+# SAN=1 builds the same under AddressSanitizer and UBSan into build/san; V=1 shows the commands.
 
 B   := build$(if $(SAN),/san)
+O   := $B/obj
 LWS := build/deps/lws$(if $(SAN),-san)
+Q   := $(if $V,,@)
 
 all: $B/execd $B/sandboxd
 
@@ -23,8 +25,7 @@ HARDEN   := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-prote
 endif
 CFLAGS   := -std=gnu17 -g $(HARDEN) $(WARNINGS) -fPIC -pthread -ffunction-sections -fdata-sections
 CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -MMD -MP
-LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=address$(comma)undefined)
-comma    := ,
+LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=address -fsanitize=undefined)
 LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
 
 # ---- objects ------------------------------------------------------------
@@ -34,15 +35,16 @@ EXECD    := $(wildcard execd/*.c execd/*/*.c)
 SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
 UNIT     := $(wildcard tests/unit/test_*.c)
 KERNELS  := $(filter-out %.md,$(wildcard kernels/*/*.*))
-objects   = $(patsubst %,$B/%.o,$(basename $1))
+objects   = $(patsubst %,$O/%.o,$(basename $1))
 
-$B/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
+$O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 # The agent carries its kernels: kernels/python/kernel.py is kernel_python_start .. kernel_python_end,
 # any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end. A NUL follows.
-$B/kernels.S: $(KERNELS) Makefile
+$O/kernels.S: $(KERNELS) Makefile
 	@mkdir -p $(@D)
 	@for file in $(KERNELS); do \
 		name=$$(echo $${file%.*} | sed -e 's,^kernels/,kernel_,' -e 's,/kernel$$,,' -e 's,[^a-z0-9],_,g'); \
@@ -52,26 +54,30 @@ $B/kernels.S: $(KERNELS) Makefile
 	done | sed '1i .section .rodata' >$@
 	@echo '.section .note.GNU-stack,"",@progbits' >>$@
 
-$B/kernels.o: $B/kernels.S
-	$(CC) -I. -c $< -o $@
+$O/kernels.o: $O/kernels.S
+	$(Q)$(CC) -I. -c $< -o $@
 
-$B/execd: $(call objects,$(SHARED) $(EXECD)) $B/kernels.o
-	$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) -o $@
+$B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) -o $@
 
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD))
-	$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -o $@
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -o $@
 
 # ---- tests --------------------------------------------------------------
 
 # Everything but the mains, so that a unit test draws what it names.
-$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))) $B/kernels.o
+$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))) $O/kernels.o
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
-$B/tests/unit/%: $B/tests/unit/%.o $B/house.a | build/deps/test.stamp
-	$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lsqlite3 -lcmocka -o $@
+$B/unit/%: $O/tests/unit/%.o $B/house.a | build/deps/test.stamp
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lsqlite3 -lcmocka -o $@
 
-unit-programs: $(call objects,$(UNIT)) $(UNIT:%.c=$B/%)
+unit-programs: $(UNIT:tests/unit/%.c=$B/unit/%)
 
 test: | build/deps/test.stamp
 	@tools/test $(SUITE)
