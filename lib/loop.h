@@ -4,6 +4,7 @@
  * Everything in a program runs in callbacks of its one loop; nothing here may
  * be called from another thread except loop_post(). Each turn runs, in order:
  * ready descriptors, due timers, deferred calls, prepare hooks, then the wait.
+ * A timer armed or a call deferred within its own phase runs in the next turn.
  *
  * Descriptors are level-triggered. A callback may remove any loop_io, also its
  * own; events already fetched for a removed one are not delivered. Memory that
@@ -23,7 +24,10 @@ struct loop;
 int loop_new(struct loop **ret);
 void loop_free(struct loop *loop);
 
-/* Runs until loop_stop(); returns its code, or -errno when waiting fails. */
+/*
+ * Runs until loop_stop(); returns its code, or -errno when waiting fails. The
+ * turn in which it is stopped is finished first, deferred calls included.
+ */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop, int code);
 
@@ -43,7 +47,11 @@ struct loop_io {
 	uint32_t events;
 };
 
-/* io is embedded in its owner and must stay put until loop_io_del(). */
+/*
+ * io is embedded in its owner and must stay put until loop_io_del(). With
+ * interest 0 nothing is delivered, not even EPOLLHUP: a paused pipe whose
+ * writer has gone costs nothing. Ask for EPOLLRDHUP or EPOLLHUP to hear of it.
+ */
 int loop_io_add(struct loop *loop, struct loop_io *io, int fd, uint32_t events, loop_io_fn *fn);
 /* Changes the interest; no system call when it is the same. */
 int loop_io_set(struct loop_io *io, uint32_t events);
@@ -76,13 +84,15 @@ struct loop_signal;
 typedef void loop_signal_fn(struct loop_signal *sig, const struct signalfd_siginfo *info);
 
 struct loop_signal {
-	struct list link;
+	struct list link; /* zeroed, or linked while registered */
 	loop_signal_fn *fn;
 	int signo;
 };
 
 /* Blocks signo in this thread and delivers it here from then on. */
 int loop_signal_add(struct loop *loop, struct loop_signal *sig, int signo, loop_signal_fn *fn);
+/* Harmless when not registered. The signal stays blocked, so that a late one does not kill. */
+void loop_signal_del(struct loop_signal *sig);
 
 /* ---- deferred work -------------------------------------------------- */
 
