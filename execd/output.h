@@ -21,7 +21,7 @@
 enum output_stream {
 	OUTPUT_STDOUT,
 	OUTPUT_STDERR,
-	OUTPUT_EVENT, /* one JSON object a record, without braces closed by others: sent as it is */
+	OUTPUT_EVENT, /* one whole JSON object a record, "type" its first member: sent as it is */
 	OUTPUT_STREAMS,
 };
 
@@ -29,6 +29,8 @@ struct output_limits {
 	size_t memory_max;     /* bytes held in memory (0: 256 KiB) */
 	uint64_t total_max;    /* bytes held in all, memory and spill (0: 64 MiB) */
 	size_t reader_lag_max; /* an attached live reader further behind stops the writer (0: 1 MiB) */
+	const char
+		*spill_dir; /* where spill files are made and at once unlinked (NULL: /var/tmp); borrowed */
 };
 
 struct output;
@@ -37,9 +39,13 @@ int output_new(struct loop *loop, const struct output_limits *limits, struct out
 struct output *output_ref(struct output *o);
 void output_unref(struct output *o);
 
-/* Never refuses for want of room: pressure is the caller's, see output_room(). -ENOMEM only. */
+/*
+ * Never refuses for want of room: pressure is the caller's, see output_room().
+ * -ENOMEM only. After output_close() it does nothing. A disk that is full or
+ * cannot be written costs the oldest bytes, never the append.
+ */
 int output_append(struct output *o, enum output_stream stream, const void *data, size_t n);
-/* No more will come: readers at the end are woken and see end of file. */
+/* No more will come: readers are woken and see end of file. Again: wakes them again. */
 void output_close(struct output *o);
 bool output_closed(const struct output *o);
 
@@ -47,12 +53,18 @@ uint64_t output_begin(const struct output *o); /* oldest offset still held */
 uint64_t output_end(const struct output *o);   /* one past the newest */
 uint64_t output_stream_end(const struct output *o, enum output_stream stream);
 
+/* What the log costs now, overhead included. */
+size_t output_memory(const struct output *o);
+uint64_t output_spilled(const struct output *o);
+/* Lets go of every byte held (begin becomes end) unless a reader is attached. True when it did. */
+bool output_drop(struct output *o);
+
 /*
  * Bytes the writer should take now (0: wait for on_room). Unbounded by readers
  * that are not attached: a log without readers never stops its writer.
  */
 size_t output_room(const struct output *o);
-/* Called on the loop when output_room() has become non-zero again. */
+/* Called from the loop, never from inside a call on the log, when output_room() has become non-zero again. */
 void output_set_on_room(struct output *o, void (*fn)(void *arg), void *arg);
 
 struct output_slice {
@@ -60,25 +72,41 @@ struct output_slice {
 	uint64_t offset;	/* of data[0] */
 	uint64_t stream_offset; /* of data[0] in its own stream */
 	uint64_t time_ms;	/* when it arrived, Unix milliseconds */
-	const uint8_t *data;	/* valid until the next call on this log */
+	const uint8_t *data;	/* valid until the next call on any log */
 	size_t len;
 };
 
 /*
  * The contiguous piece of one stream that begins at offset, at most max bytes.
  * 1: a slice; 0: offset is the end; -ERANGE: dropped already (begin is beyond).
- * An OUTPUT_EVENT record is always returned whole.
+ * An OUTPUT_EVENT record is always returned whole, also for an offset inside it.
  */
 int output_read(struct output *o, uint64_t offset, size_t max, struct output_slice *ret);
+/*
+ * The same within one stream: the contiguous piece that begins at
+ * stream_offset and lies before the log offset `before` (UINT64_MAX: anywhere).
+ */
+int output_read_stream(struct output *o, enum output_stream stream, uint64_t stream_offset, uint64_t before,
+		       size_t max, struct output_slice *ret);
+/* How many bytes of the stream lie before the log offset; -ERANGE when that has been dropped. */
+int output_stream_offset(struct output *o, enum output_stream stream, uint64_t offset, uint64_t *ret);
 
+/*
+ * A reader that was at the end is woken when there is more, every reader when
+ * the log is closed. wake() may detach its own reader and make no other call
+ * on the log. A reader that attaches far behind does not stop the writer while
+ * it catches up, unless its next bytes would be dropped.
+ */
 struct output_reader {
 	struct list link;
-	struct output *output;		       /* a reference while attached */
+	struct output *output;		       /* a reference while attached, NULL otherwise */
 	uint64_t offset;		       /* moved by the owner through output_reader_advance() */
+	bool live;			       /* has once been within reader_lag_max */
 	void (*wake)(struct output_reader *r); /* more to read, or the end */
 };
 
 void output_attach(struct output *o, struct output_reader *r, uint64_t offset,
 		   void (*wake)(struct output_reader *r));
 void output_reader_advance(struct output_reader *r, uint64_t offset);
+/* Harmless when not attached. */
 void output_detach(struct output_reader *r);

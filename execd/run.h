@@ -34,6 +34,8 @@ enum run_reason {
 /* "exited", "signalled", ... as the API names them. */
 const char *run_reason_name(enum run_reason reason);
 
+struct jw;
+
 struct run_end {
 	enum run_reason reason;
 	int exit_code; /* -1 when it did not exit */
@@ -62,13 +64,14 @@ struct runs;
 
 struct run {
 	struct map_node node;
-	struct list link;
+	struct list link; /* the registry's: live, or ended in order of end */
+	struct list held; /* the registry's: ended runs whose output is still there */
 	struct runs *runs;
 	unsigned refs;
 
 	char *id;	 /* unique */
 	char *init_text; /* text of the init event; the id when NULL */
-	char *content;	 /* the command line or the code, as given */
+	char *content; /* the command line or the code, as given; may be cut to RUN_CONTENT_MIN once ended */
 	bool background;
 	bool code; /* a cell: ends with its own error, not CommandExecError */
 
@@ -83,10 +86,16 @@ struct run {
 	void *owner; /* the command, session or context; NULL once ended */
 };
 
+#define RUN_CONTENT_MIN 1024
+
 struct runs_limits {
 	size_t ended_max;      /* ended runs kept (0: 1024) */
 	uint64_t ended_age_ms; /* and for how long (0: one hour) */
-	size_t live_max;       /* live runs at once (0: 4096); one more is -EAGAIN */
+	/* What the outputs of ended runs may cost; over it the oldest lose theirs, and keep their end record.
+	 */
+	size_t ended_memory_max;  /* (0: 16 MiB) */
+	uint64_t ended_spill_max; /* (0: 512 MiB) */
+	size_t live_max;	  /* live runs at once (0: 4096); one more is -EAGAIN */
 	struct output_limits output;
 };
 
@@ -102,9 +111,13 @@ void run_unref(struct run *run);
 struct run *runs_get(struct runs *runs, const char *id);
 
 void run_started(struct run *run);
-/* Takes the strings in *end. Closes the output, wakes readers and watches. Once. */
+/* Takes the strings in *end. Closes the output, wakes readers and watches. Once; owner and ops are forgotten.
+ */
 void run_ended(struct run *run, struct run_end *end);
 int run_interrupt(struct run *run);
+/* What is kept of a run that has ended, as one JSON object: the terminal event and the status show the same.
+ */
+void run_end_json(const struct run *run, struct jw *w);
 
 void run_watch(struct run *run, struct run_watch *w, void (*ended)(struct run_watch *w));
 void run_unwatch(struct run_watch *w);

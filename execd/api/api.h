@@ -8,9 +8,21 @@
 
 extern const struct http_route execd_routes[];
 
-/* stream.c: replies with the event stream of a run, from offset on. Holds its own reference. */
+/*
+ * stream.c: replies with the event stream of a run. Holds its own reference.
+ *
+ * stream_reply: everything from offset on (0, or the id of the last event the
+ * client has seen) to the terminal event. -ERANGE, ERR_RANGE: offset is beyond
+ * the end of the log.
+ * stream_reply_detached: what POST /command answers for a background command,
+ * init and execution_complete at once.
+ * stream_offset: the offset a client asks for, Last-Event-ID before ?offset=;
+ * 0 when it names none, -EINVAL when it is no number.
+ */
 struct run;
 int stream_reply(struct http_req *req, struct run *run, uint64_t offset, struct err *err);
+int stream_reply_detached(struct http_req *req, struct run *run, struct err *err);
+int stream_offset(struct http_req *req, uint64_t *ret, struct err *err);
 
 /* ping.c */
 http_handler_fn ping_get;
