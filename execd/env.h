@@ -16,7 +16,7 @@
 
 #include "lib/err.h"
 
-#define ENV_ENTRIES_MAX	 4096	   /* variables in one environment */
+#define ENV_ENTRIES_MAX	 4096	   /* variables beside the agent's own */
 #define ENV_FILE_MAX	 (1 << 20) /* bytes of the env file */
 #define ENV_FILE_VAR	 "EXECD_ENVS"
 #define ENV_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -35,6 +35,9 @@ int env_init(const char *env_file);
  * strings, or NULL; a name that is empty or holds '=' is -EINVAL.
  */
 int env_build(const char *env_file, json_t *overrides, char ***ret_envp, struct err *err);
+/* The same with one more variable that wins over all layers. */
+int env_build_with(const char *env_file, json_t *overrides, const char *name, const char *value,
+		   char ***ret_envp, struct err *err);
 void env_free(char **envp);
 const char *env_get(char *const *envp, const char *name);
 
