@@ -88,8 +88,12 @@ demo: all build/sdk.stamp
 run: all
 	@tools/run
 
-bench: all | build/deps/test.stamp
-	@tests/bench/bench $(if $(PEER),--peer $(PEER))
+bench: all $B/bench/probe build/sdk.stamp
+	@build/venv/bin/python tests/bench/bench $(if $(PEER),--peer $(PEER)) $(ROW)
+
+$B/bench/%: tests/bench/%.c build/deps/build.stamp
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -O2 $(WARNINGS) $< -o $@
 
 # ---- lint: the build itself is -Werror; a file is looked at again when its object is made anew ----
 
