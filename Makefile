@@ -83,7 +83,7 @@ test: | build/deps/test.stamp
 	@tools/test $(SUITE)
 
 demo: all build/sdk.stamp
-	@tools/demo
+	@build/venv/bin/python tools/demo
 
 run: all
 	@tools/run

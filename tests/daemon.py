@@ -49,9 +49,9 @@ def events(response):
 class Daemon:
     """A server process on a socket that the test has bound."""
 
-    def __init__(self, argv, log: Path, env=None, host="127.0.0.1"):
+    def __init__(self, argv, log: Path, env=None, host="127.0.0.1", port=0):
         """argv: with {fd} where the number of the listening descriptor goes."""
-        listener = socket.create_server((host, 0), backlog=1024)
+        listener = socket.create_server((host, port), backlog=1024)
         self.host, self.port = listener.getsockname()[:2]
         self.url = f"http://{self.host}:{self.port}"
         self.log = log
@@ -150,7 +150,7 @@ class Execd(Daemon):
 
 
 class Sandboxd(Daemon):
-    def __init__(self, log, state, key=KEY, args=(), env=None):
+    def __init__(self, log, state, key=KEY, args=(), env=None, port=0):
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("EXECD_", "SANDBOX"))}
         environ.update(env or {})
         argv = [SANDBOXD, "--listen-fd", "{fd}", "--state", state]
@@ -159,7 +159,7 @@ class Sandboxd(Daemon):
             key_file.write_text(key + "\n")
             key_file.chmod(0o600)
             argv += ["--api-key-file", key_file]
-        super().__init__([*argv, *args], log, environ)
+        super().__init__([*argv, *args], log, environ, port=port)
         self.state = state
         self.key = key
         self.http = self.client(headers={"OPEN-SANDBOX-API-KEY": key} if key else None)
