@@ -63,7 +63,7 @@ bool output_drop(struct output *o);
  * Bytes the writer should take now (0: wait for on_room). Unbounded by readers
  * that are not attached: a log without readers never stops its writer.
  */
-size_t output_room(const struct output *o);
+size_t output_room(struct output *o);
 /* Called from the loop, never from inside a call on the log, when output_room() has become non-zero again. */
 void output_set_on_room(struct output *o, void (*fn)(void *arg), void *arg);
 
