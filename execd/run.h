@@ -34,6 +34,7 @@ enum run_reason {
 /* "exited", "signalled", ... as the API names them. */
 const char *run_reason_name(enum run_reason reason);
 
+struct err;
 struct jw;
 
 struct run_end {
@@ -66,7 +67,9 @@ struct run {
 	struct map_node node;
 	struct list link; /* the registry's: live, or ended in order of end */
 	struct list held; /* the registry's: ended runs whose output is still there */
-	struct runs *runs;
+	size_t held_memory;
+	uint64_t held_spill;
+	struct runs *runs; /* NULL once the registry has gone */
 	unsigned refs;
 
 	char *id;	 /* unique */

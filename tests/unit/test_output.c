@@ -164,7 +164,7 @@ static void test_random(void **state)
 	(void)state;
 	random_log(4096, 65536, NULL, 3000);
 	random_log(16384, 100000, NULL, 20000);
-	random_log(1024, 200000, NULL, 400);
+	random_log(4096, 200000, NULL, 400);
 }
 
 static void test_one_byte_appends_are_bounded(void **state)
