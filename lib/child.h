@@ -21,14 +21,18 @@ int reaper_new(struct loop *loop, struct reaper **ret);
 void reaper_free(struct reaper *r);
 
 struct child;
-/* wstatus as of waitpid(2); usage covers the child and what it waited for. Runs on the loop, once. */
+/*
+ * wstatus as of waitpid(2); usage covers the child and what it waited for. Runs
+ * on the loop, once. c is no longer watched and may be freed or started anew;
+ * until this returns, its pid and group id are not given to another process.
+ */
 typedef void child_exit_fn(struct child *c, int wstatus, const struct rusage *usage);
 
 struct child {
 	struct list link;
 	child_exit_fn *on_exit;
 	pid_t pid; /* 0 when not running */
-	int pidfd; /* owned; -EBADF when not running */
+	int pidfd; /* owned; -EBADF when not running, or when the kernel has none */
 };
 
 /* spawn() and watch in one step: on_exit can not be missed. c must stay until on_exit or child_forget. */

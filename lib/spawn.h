@@ -49,7 +49,7 @@ struct spawn {
 
 	bool new_session;     /* setsid(): own session and process group */
 	bool controlling_tty; /* with new_session: child_fd 0 becomes the terminal */
-	bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL */
+	bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL, when the calling thread ends */
 
 	const struct spawn_rlimit *rlimits;
 	size_t rlimits_n;
@@ -58,7 +58,8 @@ struct spawn {
 
 /*
  * Starts the process and returns once it has reached exec or failed.
- * On success: 0, *ret_pid and *ret_pidfd (close-on-exec, owned by the caller).
+ * On success: 0, *ret_pid and *ret_pidfd (close-on-exec, owned by the caller;
+ * -EBADF when the kernel has no pidfds).
  * On failure: -errno and *err, which names the stage and the program; nothing
  * is left running.
  */
