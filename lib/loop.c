@@ -61,6 +61,7 @@ struct loop {
 
 	struct loop_io post_io; /* fd owned */
 	_Atomic(struct loop_post *) posts;
+	struct loop_post *queue, **queue_end; /* taken from posts, not yet run */
 };
 
 static void on_posts(struct loop_io *io, uint32_t events);
@@ -77,6 +78,7 @@ int loop_new(struct loop **ret)
 	list_init(&loop->signals);
 	(void)sigemptyset(&loop->signal_mask);
 	loop->signal_io.fd = loop->post_io.fd = -EBADF;
+	loop->queue_end = &loop->queue;
 	loop->now_ms = clock_mono_ms();
 
 	loop->epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -485,28 +487,52 @@ void loop_post(struct loop *loop, struct loop_post *post)
 		(void)!write(loop->post_io.fd, &one, sizeof(one));
 }
 
+/* Moves what was posted to the end of the queue, oldest first. */
+static void take_posts(struct loop *loop)
+{
+	struct loop_post *stack = atomic_exchange_explicit(&loop->posts, NULL, memory_order_acquire);
+	struct loop_post *first = NULL, *last = stack;
+
+	if (!stack)
+		return;
+	while (stack) {
+		struct loop_post *next = stack->next;
+
+		stack->next = first;
+		first = stack;
+		stack = next;
+	}
+	*loop->queue_end = first;
+	loop->queue_end = &last->next;
+}
+
+static void run_queue(struct loop *loop)
+{
+	while (loop->queue) {
+		struct loop_post *post = loop->queue;
+
+		loop->queue = post->next;
+		if (!loop->queue)
+			loop->queue_end = &loop->queue;
+		post->fn(post);
+	}
+}
+
 static void on_posts(struct loop_io *io, uint32_t events)
 {
-	struct loop_post *stack, *queue = NULL;
 	uint64_t count;
 
 	(void)events;
 	/* First the wake-up, then the stack: a post in between wakes once more. */
 	(void)!read(io->fd, &count, sizeof(count));
-	stack = atomic_exchange_explicit(&io->loop->posts, NULL, memory_order_acquire);
-	while (stack) {
-		struct loop_post *next = stack->next;
+	take_posts(io->loop);
+	run_queue(io->loop);
+}
 
-		stack->next = queue;
-		queue = stack;
-		stack = next;
-	}
-	while (queue) {
-		struct loop_post *post = queue;
-
-		queue = post->next;
-		post->fn(post);
-	}
+void loop_post_flush(struct loop *loop)
+{
+	take_posts(loop);
+	run_queue(loop);
 }
 
 /* ---- the turn ---------------------------------------------------------- */

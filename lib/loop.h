@@ -132,3 +132,5 @@ struct loop_post {
 
 /* The one call allowed from any thread: fn runs on the loop, in posting order. */
 void loop_post(struct loop *loop, struct loop_post *post);
+/* On the loop's thread: runs now what has been posted, for an owner that has joined its threads. */
+void loop_post_flush(struct loop *loop);

@@ -21,7 +21,13 @@ struct pool_job {
 };
 
 int pool_new(struct loop *loop, unsigned threads_max, size_t queue_max, struct pool **ret);
-/* Waits for running jobs; jobs still queued get done() without run(), and pool_stopping() is true. */
+/*
+ * Waits for running jobs; every job has had its done() when this returns. Jobs
+ * still queued get done() without run(), and pool_stopping() is true. Call it
+ * on the loop's thread, before loop_free().
+ */
 void pool_free(struct pool *pool);
+bool pool_stopping(const struct pool *pool);
 
+/* -EAGAIN when queue_max jobs wait, or when no thread can be had; -ESHUTDOWN when stopping. */
 int pool_submit(struct pool *pool, struct pool_job *job);
