@@ -28,7 +28,7 @@ int stream_offset(struct http_req *req, uint64_t *ret, struct err *err);
 http_handler_fn ping_get;
 /* command.c */
 http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
-/* files.c */
+/* files.c, upload.c, download.c */
 http_handler_fn files_info_get, files_upload_post, files_download_get;
 /* code.c */
 http_handler_fn code_post, code_delete, code_context_post, code_contexts_get, code_contexts_delete,
