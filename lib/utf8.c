@@ -81,6 +81,14 @@ bool utf8_valid(const void *data, size_t n)
 	return valid_run(data, n) == n;
 }
 
+size_t utf8_step(const void *data, size_t n, bool *ret_valid)
+{
+	size_t len;
+
+	*ret_valid = judge(data, n, &len) == WHOLE;
+	return len;
+}
+
 size_t utf8_incomplete_tail(const void *data, size_t n)
 {
 	const uint8_t *end = (const uint8_t *)data + n;

@@ -17,6 +17,8 @@ struct utf8_carry {
 };
 
 bool utf8_valid(const void *data, size_t n);
+/* The length of what begins at data (n > 0): a valid sequence, or the maximal subpart that is none. */
+size_t utf8_step(const void *data, size_t n, bool *ret_valid);
 /*
  * How many trailing bytes of data are the beginning of a sequence that more
  * bytes could still complete (0 to 3).
