@@ -90,9 +90,11 @@ int spawn_init(rlim_t soft)
 
 static _Noreturn void child_fail(struct plan *plan, enum stage stage)
 {
-	plan->report = (struct report){.stage = stage, .errnum = errno};
+	const struct report report = {.stage = stage, .errnum = errno};
+
+	plan->report = report;
 	if (plan->report_fd >= 0)
-		(void)!write(plan->report_fd, &plan->report, sizeof(plan->report));
+		(void)!write(plan->report_fd, &report, sizeof(report));
 	for (;;)
 		syscall(SYS_exit_group, 127);
 }
