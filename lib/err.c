@@ -16,7 +16,7 @@ static void err_fill(struct err *err, enum err_kind kind, const char *code, int 
 	(void)snprintf(err->message, sizeof(err->message), "%s", message);
 }
 
-int err_set(struct err *err, enum err_kind kind, const char *code, int errnum, const char *fmt, ...)
+int(err_set)(struct err *err, enum err_kind kind, const char *code, int errnum, const char *fmt, ...)
 {
 	char message[ERR_MESSAGE_MAX];
 	va_list ap;
@@ -61,7 +61,7 @@ static enum err_kind kind_of_errno(int errnum)
 	}
 }
 
-int err_sys(struct err *err, const char *code, int errnum, const char *fmt, ...)
+int(err_sys)(struct err *err, const char *code, int errnum, const char *fmt, ...)
 {
 	char message[ERR_MESSAGE_MAX], reason[128];
 	size_t room, n;

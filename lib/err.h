@@ -55,3 +55,15 @@ int err_set(struct err *err, enum err_kind kind, const char *code, int errnum, c
  * and EINVAL invalid, everything else internal).
  */
 int err_sys(struct err *err, const char *code, int errnum, const char *fmt, ...) PRINTF_LIKE(4, 5);
+
+#ifdef __clang_analyzer__ /* does not look into err.c: tell it that both are negative */
+#define ERR_NEGATIVE(call)                                                                                   \
+	({                                                                                                   \
+		int _negative = (call);                                                                      \
+		if (_negative >= 0)                                                                          \
+			__builtin_unreachable();                                                             \
+		_negative;                                                                                   \
+	})
+#define err_set(...) ERR_NEGATIVE(err_set(__VA_ARGS__))
+#define err_sys(...) ERR_NEGATIVE(err_sys(__VA_ARGS__))
+#endif
