@@ -1,0 +1,19 @@
+/*
+ * routes.c - the one table of what execd answers, in the order of the OpenAPI document.
+ */
+#include "execd/api/api.h"
+
+const struct http_route execd_routes[] = {
+	{"GET", "/ping", ping_get, HTTP_BODY_NONE, false},
+
+	{"POST", "/command", command_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/command", command_delete, HTTP_BODY_NONE, false},
+	{"GET", "/command/status/{id}", command_status_get, HTTP_BODY_NONE, false},
+	{"GET", "/command/{id}/logs", command_logs_get, HTTP_BODY_NONE, false},
+
+	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},
+	{"POST", "/files/upload", files_upload_post, HTTP_BODY_STREAM, false},
+	{"GET", "/files/download", files_download_get, HTTP_BODY_NONE, false},
+
+	{NULL, NULL, NULL, HTTP_BODY_NONE, false},
+};
