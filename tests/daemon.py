@@ -36,14 +36,14 @@ def events(response):
     """The events of an open stream (httpx), as they arrive."""
     assert response.status_code == 200, (response.status_code, response.read())
     assert response.headers["content-type"].split(";")[0] == "text/event-stream"
-    data = []
-    for line in response.iter_lines():
-        if line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
-        elif not line and data:
-            yield json.loads("\n".join(data))
-            data = []
-    assert not data, f"the stream ends inside an event: {data}"
+    rest = b""
+    for chunk in response.iter_bytes():
+        *blocks, rest = (rest + chunk).split(b"\n\n")
+        for block in blocks:
+            data = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+            if data:
+                yield json.loads(b"\n".join(data))
+    assert not rest, f"the stream ends inside an event: {rest}"
 
 
 class Daemon:
