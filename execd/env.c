@@ -450,6 +450,8 @@ int env_expand_path(const char *path, char *const *envp, char **ret, struct err 
 		home = own.home ? own.home : "/";
 		s++;
 	}
+	if (strlen(home) + strlen(s) >= PATH_MAX)
+		return path_too_long(path, err);
 	if (asprintf(ret, "%s%s", home, s) < 0)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "expand a path");
 	return 0;
