@@ -29,7 +29,10 @@ http_handler_fn ping_get;
 /* command.c */
 http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
 /* files.c, upload.c, download.c */
-http_handler_fn files_info_get, files_upload_post, files_download_get;
+http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
+	files_upload_post, files_download_get;
+/* listing.c, directories.c */
+http_handler_fn files_search_get, directories_list_get, directories_post, directories_delete;
 /* code.c */
 http_handler_fn code_post, code_delete, code_context_post, code_contexts_get, code_contexts_delete,
 	code_context_get, code_context_delete;

@@ -24,7 +24,6 @@
 #include "lib/utf8.h"
 
 #define DOWNLOAD_WHOLE_MAX (64U << 10)
-#define DOWNLOAD_PIECE_MAX (256U << 10) /* bytes a turn of the loop */
 #define TYPE		   "application/octet-stream"
 
 struct download {
@@ -73,7 +72,7 @@ static int take_head(struct download *d, struct buf *out, size_t room)
 static int proceed(struct http_source *src, struct buf *out, size_t room)
 {
 	struct download *d = container_of(src, struct download, src);
-	size_t want = MIN(room, (size_t)DOWNLOAD_PIECE_MAX);
+	size_t want = room;
 	ssize_t n;
 	int r;
 

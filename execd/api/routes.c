@@ -12,8 +12,17 @@ const struct http_route execd_routes[] = {
 	{"GET", "/command/{id}/logs", command_logs_get, HTTP_BODY_NONE, false},
 
 	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},
+	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},
+	{"POST", "/files/permissions", files_permissions_post, HTTP_BODY_JSON, false},
+	{"POST", "/files/mv", files_mv_post, HTTP_BODY_JSON, false},
+	{"GET", "/files/search", files_search_get, HTTP_BODY_NONE, false},
+	{"POST", "/files/replace", files_replace_post, HTTP_BODY_JSON, false},
 	{"POST", "/files/upload", files_upload_post, HTTP_BODY_STREAM, false},
 	{"GET", "/files/download", files_download_get, HTTP_BODY_NONE, false},
+
+	{"GET", "/directories/list", directories_list_get, HTTP_BODY_NONE, false},
+	{"POST", "/directories", directories_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/directories", directories_delete, HTTP_BODY_NONE, false},
 
 	{NULL, NULL, NULL, HTTP_BODY_NONE, false},
 };

@@ -135,7 +135,7 @@ static int metadata_end(struct upload *u, struct err *err)
 	int r;
 
 	if (u->ahead_n >= UPLOAD_AHEAD_MAX)
-		return err_set(err, ERR_LIMIT, "INVALID_FILE_METADATA", E2BIG,
+		return err_set(err, ERR_TOO_LARGE, "INVALID_FILE_METADATA", E2BIG,
 			       "more than %d metadata parts wait for their file", UPLOAD_AHEAD_MAX);
 	m = calloc(1, sizeof(*m));
 	if (!m)
