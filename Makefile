@@ -133,6 +133,8 @@ deps:
 build/deps/%.stamp: tools/deps.sh
 	@tools/deps.sh $*
 
+build/deps/test.stamp build/deps/san.stamp: build/deps/build.stamp
+
 # The official SDKs, from their registries, for the demo and the sdk tests.
 build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | build/deps/test.stamp
 	@tools/sdk.sh

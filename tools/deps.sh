@@ -77,25 +77,27 @@ archive_uri() {
 	cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
 		sed -n -e 's/^deb\(-src\)\?[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?\([^[:space:]]*\).*/\3/p' \
 			-e 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' |
-		sed 's,/$,,' | grep '/debian$' | head -n 1 | grep .
+		sed 's,/$,,' | grep -v security | head -n 1 | grep .
 }
 
-# fetch <file> <sha256>
+# fetch <file> <sha256>: build/deps/<file>, which may have been put there by hand
 fetch() {
-	[ ! -e "$deps/$1" ] || return 0
-	uri=$(archive_uri) || die "no Debian archive in apt's sources (/etc/apt/sources.list*)"
-	if ! /usr/lib/apt/apt-helper -o APT::Sandbox::User=root -o Acquire::Retries=3 download-file \
-		"$uri/pool/main/libw/libwebsockets/$1" "$deps/$1.part" "SHA256:$2" >"$deps/fetch.log" 2>&1; then
-		cat "$deps/fetch.log" >&2
-		die "cannot fetch $1 from this machine's Debian archive; put a copy with sha256 $2 into build/deps/"
+	if [ ! -e "$deps/$1" ]; then
+		uri=$(archive_uri) || die "no Debian archive in apt's sources (/etc/apt/sources.list*)"
+		/usr/lib/apt/apt-helper -o APT::Sandbox::User=root -o Acquire::Retries=3 download-file \
+			"$uri/pool/main/libw/libwebsockets/$1" "$deps/$1" "SHA256:$2" >"$deps/fetch.log" 2>&1 || {
+			rm -f "$deps/$1"
+			cat "$deps/fetch.log" >&2
+			die "this machine's Debian archive does not give $1; put a copy with sha256 $2 into build/deps/"
+		}
 	fi
-	echo "$2  $deps/$1.part" | sha256sum --check --status || die "$1 is not the pinned file (sha256 $2)"
-	mv "$deps/$1.part" "$deps/$1"
+	echo "$2  $deps/$1" | sha256sum --check --status || die "build/deps/$1 is not the pinned file (sha256 $2)"
 }
 
 # libwebsockets <name> <build type> [C flags]: build/deps/<name>/{include,lib/libwebsockets.a}
 libwebsockets() {
-	[ ! -e "$deps/$1/.done" ] || return 0
+	done=$deps/$1/.${lws_debian%.debian*}
+	[ ! -e "$done" ] || return 0
 	echo "deps: building libwebsockets $lws_version ($1)"
 	fetch $lws_orig $lws_orig_sha256
 	fetch $lws_debian $lws_debian_sha256
@@ -120,7 +122,7 @@ libwebsockets() {
 		die "libwebsockets does not build; the whole log is build/deps/$1.log"
 	}
 	rm -rf "$work"
-	touch "$deps/$1/.done"
+	touch "$done"
 }
 
 mkdir -p "$deps"
