@@ -10,6 +10,7 @@
 struct http_server;
 struct runs;
 struct commands;
+struct sessions;
 struct contexts;
 
 struct execd {
@@ -23,5 +24,6 @@ struct execd {
 
 	struct runs *runs;
 	struct commands *commands;
+	struct sessions *sessions;
 	struct contexts *contexts;
 };

@@ -21,6 +21,7 @@
 #include "execd/init.h"
 #include "execd/options.h"
 #include "execd/run.h"
+#include "execd/session.h"
 #include "lib/fs.h"
 #include "lib/log.h"
 #include "lib/spawn.h"
@@ -153,6 +154,8 @@ static int agent_build(struct agent *a, struct err *err)
 		r = runs_new(e->loop, NULL, &e->runs);
 	if (r >= 0)
 		r = commands_new(e, &e->commands);
+	if (r >= 0)
+		r = sessions_new(e, &e->sessions);
 	if (r < 0)
 		return err_sys(err, "START", -r, "build the agent");
 	return http_server_new(e->loop, &http, &e->http, err);
@@ -162,6 +165,7 @@ static int agent_build(struct agent *a, struct err *err)
 static void agent_free(struct agent *a)
 {
 	struct execd *e = &a->execd;
+	sessions_free(e->sessions);
 	commands_free(e->commands);
 	http_server_free(e->http);
 	pool_free(e->pool);

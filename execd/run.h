@@ -54,6 +54,8 @@ struct run;
 struct run_ops {
 	/* A client asks it to stop. -ESRCH when it has ended. */
 	int (*interrupt)(struct run *run);
+	/* A run that stands for others (a session): the one an interrupt goes to, NULL: none. Optional. */
+	struct run *(*current)(struct run *run);
 };
 
 struct run_watch {

@@ -28,6 +28,8 @@ int stream_offset(struct http_req *req, uint64_t *ret, struct err *err);
 http_handler_fn ping_get;
 /* command.c */
 http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
+/* session.c */
+http_handler_fn session_post, session_run_post, session_delete_one, sessions_get;
 /* files.c, upload.c, download.c */
 http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
 	files_upload_post, files_download_get;

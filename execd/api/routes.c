@@ -6,6 +6,11 @@
 const struct http_route execd_routes[] = {
 	{"GET", "/ping", ping_get, HTTP_BODY_NONE, false},
 
+	{"GET", "/session", sessions_get, HTTP_BODY_NONE, false},
+	{"POST", "/session", session_post, HTTP_BODY_JSON, false},
+	{"POST", "/session/{id}/run", session_run_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/session/{id}", session_delete_one, HTTP_BODY_NONE, false},
+
 	{"POST", "/command", command_post, HTTP_BODY_JSON, false},
 	{"DELETE", "/command", command_delete, HTTP_BODY_NONE, false},
 	{"GET", "/command/status/{id}", command_status_get, HTTP_BODY_NONE, false},
