@@ -33,7 +33,7 @@ LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
 SHARED   := $(wildcard lib/*.c proto/*.c seccomp/*.c)
 EXECD    := $(wildcard execd/*.c execd/*/*.c)
 SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
-UNIT     := $(wildcard tests/unit/test_*.c)
+TESTS    := $(wildcard tests/unit/test_*.c tests/api/*.c)
 KERNELS  := $(filter-out %.md,$(wildcard kernels/*/*.*))
 objects   = $(patsubst %,$O/%.o,$(basename $1))
 
@@ -72,12 +72,14 @@ $B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
-$B/unit/%: $O/tests/unit/%.o $B/house.a | build/deps/test.stamp
+# tests/unit/test_x.c becomes build/unit/test_x, a helper of the api tests build/api/NAME.
+PROGRAMS := $(TESTS:tests/%.c=$B/%)
+$(PROGRAMS): $B/%: $O/tests/%.o $B/house.a | build/deps/test.stamp
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lsqlite3 -lcmocka -o $@
 
-unit-programs: $(UNIT:tests/unit/%.c=$B/unit/%)
+test-programs: $(PROGRAMS)
 
 test: | build/deps/test.stamp
 	@tools/test $(SUITE)
@@ -97,7 +99,7 @@ $B/bench/%: tests/bench/%.c build/deps/build.stamp
 
 # ---- lint: the build itself is -Werror; a file is looked at again when its object is made anew ----
 
-SOURCES := $(SHARED) $(EXECD) $(SANDBOXD) $(UNIT)
+SOURCES := $(SHARED) $(EXECD) $(SANDBOXD) $(TESTS)
 HEADERS := $(wildcard */*.h */*/*.h)
 
 lint: layers check-format tidy cppcheck
@@ -142,7 +144,7 @@ build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | bu
 clean:
 	rm -rf $(filter-out build/deps,$(wildcard build/*))
 
-.PHONY: all test unit-programs demo run bench lint layers check-format format tidy cppcheck deps clean
+.PHONY: all test test-programs demo run bench lint layers check-format format tidy cppcheck deps clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(patsubst %.o,%.d,$(call objects,$(SOURCES)))
