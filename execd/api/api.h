@@ -28,6 +28,8 @@ int stream_offset(struct http_req *req, uint64_t *ret, struct err *err);
 http_handler_fn ping_get;
 /* command.c */
 http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
+/* stream.c */
+http_handler_fn command_stream_get;
 /* session.c */
 http_handler_fn session_post, session_run_post, session_delete_one, sessions_get;
 /* files.c, upload.c, download.c */

@@ -15,6 +15,7 @@ const struct http_route execd_routes[] = {
 	{"DELETE", "/command", command_delete, HTTP_BODY_NONE, false},
 	{"GET", "/command/status/{id}", command_status_get, HTTP_BODY_NONE, false},
 	{"GET", "/command/{id}/logs", command_logs_get, HTTP_BODY_NONE, false},
+	{"GET", "/command/{id}/stream", command_stream_get, HTTP_BODY_NONE, false},
 
 	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},
 	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},
