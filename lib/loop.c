@@ -552,15 +552,11 @@ static int wait_limit(const struct loop *loop, int hooks_ms)
 	return hooks_ms >= 0 ? MIN(hooks_ms, (int)left_ms) : (int)left_ms;
 }
 
+/* Waits and runs what has come of it. */
 static int turn(struct loop *loop)
 {
-	int n, timeout_ms;
+	int n, timeout_ms = run_prepares(loop);
 
-	run_timers(loop);
-	run_defers(loop);
-	if (loop->stopped)
-		return 0;
-	timeout_ms = run_prepares(loop);
 	if (loop->stopped)
 		return 0;
 	n = epoll_wait(loop->epfd, loop->batch, BATCH_MAX, wait_limit(loop, timeout_ms));
@@ -568,6 +564,8 @@ static int turn(struct loop *loop)
 		return -errno;
 	loop->now_ms = clock_mono_ms();
 	run_batch(loop, MAX(n, 0));
+	run_timers(loop);
+	run_defers(loop);
 	return 0;
 }
 
@@ -578,9 +576,10 @@ int loop_run(struct loop *loop)
 	assert(!loop->running);
 	loop->running = true;
 	loop->now_ms = clock_mono_ms();
+	run_timers(loop);
+	run_defers(loop);
 	while (r >= 0 && !loop->stopped)
 		r = turn(loop);
-	run_timers(loop);
 	for (int i = 0; i < DEFER_LAST_ROUNDS && !list_empty(&loop->defers); i++)
 		run_defers(loop);
 	loop->running = loop->stopped = false;

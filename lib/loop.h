@@ -20,7 +20,7 @@
 
 struct loop;
 
-/* -errno on failure. loop_free takes NULL; it does not close foreign fds. */
+/* -errno on failure. loop_free takes NULL; descriptors must have been removed, the rest it lets go of. */
 int loop_new(struct loop **ret);
 void loop_free(struct loop *loop);
 
