@@ -135,6 +135,12 @@ void run_started(struct run *run)
 	run->started_mono_ms = clock_mono_ms();
 }
 
+struct run *run_current(struct run *run)
+{
+	struct run *current = run->ops && run->ops->current ? run->ops->current(run) : NULL;
+	return current ? current : run;
+}
+
 int run_interrupt(struct run *run)
 {
 	if (run->state == RUN_ENDED || !run->ops || !run->ops->interrupt)

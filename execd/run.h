@@ -120,6 +120,8 @@ void run_started(struct run *run);
  */
 void run_ended(struct run *run, struct run_end *end);
 int run_interrupt(struct run *run);
+/* The run that an interrupt of this one goes to: itself, or what it stands for at the moment. */
+struct run *run_current(struct run *run);
 /* What is kept of a run that has ended, as one JSON object: the terminal event and the status show the same.
  */
 void run_end_json(const struct run *run, struct jw *w);

@@ -16,8 +16,9 @@
 #include "proto/json.h"
 
 #define CURSOR_HEADER "EXECD-COMMANDS-TAIL-CURSOR" /* the cursor of the next request */
-#define HEAD_HEADER   "EXECD-COMMANDS-HEAD-CURSOR" /* where this answer begins, when older output was dropped \
-						    */
+#define HEAD_HEADER                                                                                          \
+	"EXECD-COMMANDS-HEAD-CURSOR" /* where this answer begins, when older output was dropped              \
+				      */
 
 #define STATUS_MAX     (16U << 20) /* bytes of a status answer: the command line is in it */
 #define TIMEOUT_MAX_MS ((int64_t)1 << 53)
@@ -143,6 +144,7 @@ int command_delete(struct http_req *req, struct err *err)
 	struct run *run = runs_get(execd->runs, id);
 	if (!run)
 		return not_found(err, id);
+	run = run_current(run);
 	struct interrupt *i = calloc(1, sizeof(*i));
 	if (!i)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "interrupt '%s'", id);
