@@ -1,0 +1,20 @@
+/*
+ * bundle.h - the config.json of one sandbox (OCI runtime specification 1.0).
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "lib/err.h"
+
+#define BUNDLE_LISTEN_FD 3 /* the number under which the agent finds its socket */
+
+struct bundle_spec {
+	const char *execd_source; /* absolute, on the host */
+	const char *path;	  /* default PATH inside */
+	const json_t *entrypoint; /* array of strings */
+	const json_t *env;	  /* object of strings, or NULL; wins over the defaults */
+};
+
+/* The JSON text, to be freed. */
+int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err);

@@ -1,0 +1,902 @@
+/*
+ * oci.c - owns the boxes of the embedded driver. Loop thread, except the two
+ * functions that say so.
+ *
+ * A box goes through these phases; what may take long is a child process or a
+ * job of the pool, and its end brings the next phase:
+ *
+ *   FRESH -> PREPARING -> STARTING -> RUNNING -> ENDED        (made, and ended by itself)
+ *            job: files   runtime run   |          |
+ *                                    KILLING       |          (destroy() at any time; while a
+ *                                       |          |           step is under way it is awaited)
+ *                                       +-> DELETING -> REMOVING -> (destroyed)
+ *                                           runtime     job: groups,
+ *                                           delete      files
+ *
+ * The listening socket of the agent is bound here before the container exists
+ * and handed through as descriptor 3, so that it serves from within its own
+ * network namespace, and clients may connect from the first moment: they wait
+ * in its queue.
+ *
+ * The container's first process is reparented to us (we are a subreaper), so
+ * the one reaper tells its exit status. After a restart it is not our child; a
+ * pidfd tells that it ended, and nobody knows how.
+ */
+#include "sandboxd/oci/oci.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "lib/fs.h"
+#include "lib/log.h"
+#include "lib/random.h"
+#include "lib/spawn.h"
+#include "lib/utf8.h"
+#include "sandboxd/oci/bundle.h"
+#include "sandboxd/oci/cgroup.h"
+#include "sandboxd/oci/enter.h"
+#include "sandboxd/oci/rootfs.h"
+
+#define LISTEN_BACKLOG 1024
+#define LOG_TAIL_MAX   2048
+#define ARGS_MAX       64
+#define ROOT_NAME_MAX  24
+#define START_CODE     "DOCKER::SANDBOX_START_FAILED"
+
+struct oci {
+	struct runtime rt;
+	struct runtime_env env;
+	const struct config *config;
+	struct list boxes;
+	struct cgroups cgroups;
+	struct rootfs host;
+	char root_name[ROOT_NAME_MAX]; /* roots/NAME */
+	char runtime_path[PATH_MAX];   /* found in PATH */
+	char *envp[2];		       /* of the runtime program: PATH and nothing else */
+};
+
+enum phase {
+	OCI_FRESH,
+	OCI_PREPARING,
+	OCI_STARTING,
+	OCI_RUNNING,
+	OCI_KILLING,
+	OCI_ENDED,
+	OCI_DELETING,
+	OCI_REMOVING,
+};
+
+struct oci_box {
+	struct list link;
+	struct oci *oci;
+	struct runtime_box *box;
+	enum phase phase;
+	bool dying;   /* destroy() was called */
+	bool started; /* the runtime may have records of it */
+
+	struct child child; /* the runtime program at work */
+	struct child init;  /* the container's first process, as our child */
+	int pidfd;	    /* the same, when it is not our child */
+	struct loop_io pid_io;
+	pid_t pid;
+	int listen_fd;
+
+	struct pool_job job;
+	struct loop_defer inline_job; /* where the pool has no room */
+	char dir[PATH_MAX];
+	char *config_json;
+	struct runtime_limits limits;
+	char notes[CGROUP_NOTES_MAX];
+	int result;
+	struct err err;
+};
+
+static void begin_teardown(struct oci_box *b);
+
+static struct oci *oci_of(struct runtime *rt)
+{
+	return container_of(rt, struct oci, rt);
+}
+
+/* ---- boxes ------------------------------------------------------------------ */
+
+static struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
+{
+	struct oci_box *b = calloc(1, sizeof(*b));
+	if (!b)
+		return NULL;
+	b->oci = oci;
+	b->box = box;
+	b->pidfd = b->listen_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd = -EBADF;
+	(void)snprintf(b->dir, sizeof(b->dir), "%s/sandboxes/%s", oci->config->state_dir, box->id);
+	list_add_tail(&oci->boxes, &b->link);
+	box->priv = b;
+	return b;
+}
+
+static void box_free(struct oci_box *b)
+{
+	child_forget(&b->child);
+	child_forget(&b->init);
+	loop_io_del(&b->pid_io);
+	loop_defer_cancel(&b->inline_job);
+	fd_close(&b->pidfd);
+	fd_close(&b->listen_fd);
+	list_del(&b->link);
+	free(b->config_json);
+	free(b);
+}
+
+/* ---- jobs -------------------------------------------------------------------- */
+
+static void run_inline(struct loop_defer *d)
+{
+	struct oci_box *b = container_of(d, struct oci_box, inline_job);
+	b->job.run(&b->job);
+	b->job.done(&b->job);
+}
+
+/* A full pool makes a box slow, never stuck. */
+static void submit(struct oci_box *b, enum phase phase, void (*run)(struct pool_job *),
+		   void (*done)(struct pool_job *))
+{
+	b->phase = phase;
+	b->job = (struct pool_job){.run = run, .done = done};
+	if (pool_submit(b->oci->env.pool, &b->job) < 0)
+		loop_defer(b->oci->env.loop, &b->inline_job, run_inline);
+}
+
+/* ---- the runtime program ------------------------------------------------------- */
+
+struct args {
+	const char *v[ARGS_MAX];
+	size_t n;
+};
+
+static void arg(struct args *a, const char *s)
+{
+	if (a->n < ARGS_MAX - 1)
+		a->v[a->n++] = s;
+}
+
+static bool is_crun(const struct oci *oci)
+{
+	const char *slash = strrchr(oci->runtime_path, '/');
+	return strcmp(slash ? slash + 1 : oci->runtime_path, "crun") == 0;
+}
+
+static void runtime_args(const struct oci *oci, struct args *a, const char *records)
+{
+	arg(a, "--");
+	arg(a, oci->runtime_path);
+	if (is_crun(oci))
+		arg(a, "--cgroup-manager=disabled"); /* the groups are ours */
+	arg(a, "--root");
+	arg(a, records);
+}
+
+/* stdout and stderr go to the container's log, which also says why the runtime refused. */
+static int start_child(struct oci_box *b, struct args *a, int listen_fd, child_exit_fn *on_exit,
+		       struct err *err)
+{
+	char path[PATH_MAX + 32];
+	(void)snprintf(path, sizeof(path), "%s/container.log", b->dir);
+	_cleanup_close_ int log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	if (log_fd < 0)
+		log_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (log_fd < 0)
+		return err_sys(err, START_CODE, errno, "open '%s'", path);
+	a->v[a->n] = NULL;
+	struct spawn spec = {
+		.path = "/proc/self/exe",
+		.argv = (char *const *)a->v,
+		.envp = b->oci->envp,
+		.fds = {{log_fd, 1}, {log_fd, 2}, {listen_fd, BUNDLE_LISTEN_FD}},
+		.fds_n = listen_fd >= 0 ? 3 : 2,
+		.new_session = true,
+		.die_with_parent = true, /* else a start could finish after our successor cleaned up */
+	};
+	return child_spawn(b->oci->env.reaper, &b->child, &spec, on_exit, err);
+}
+
+/* The last line that says something, as text: whatever runs inside may have written it. */
+static void log_tail(const struct oci_box *b, char *out, size_t size)
+{
+	char path[PATH_MAX + 32], text[LOG_TAIL_MAX + 1];
+	_cleanup_buf_ struct buf line = BUF_INIT(4 * LOG_TAIL_MAX);
+	struct stat st;
+
+	out[0] = '\0';
+	(void)snprintf(path, sizeof(path), "%s/container.log", b->dir);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return;
+	ssize_t n = pread(fd, text, LOG_TAIL_MAX, MAX(st.st_size - LOG_TAIL_MAX, (off_t)0));
+	while (n > 0 && strchr("\r\n\t ", text[n - 1]))
+		n--;
+	if (n <= 0)
+		return;
+	const char *begin = memrchr(text, '\n', (size_t)n);
+	begin = begin ? begin + 1 : text;
+	if (utf8_sanitize(&line, NULL, begin, MIN((size_t)(text + n - begin), size - 1)) < 0)
+		return;
+	/* A replacement is longer than what it replaces; a cut one is dropped whole. */
+	size_t len = MIN(line.len, size - 1);
+	len -= utf8_incomplete_tail(line.data, len);
+	memcpy(out, line.data, len);
+	out[len] = '\0';
+	for (char *c = out; *c; c++)
+		if ((unsigned char)*c < ' ')
+			*c = ' ';
+}
+
+/* ---- PREPARING: a job -------------------------------------------------------------- */
+
+static int make_dirs(int dir, const struct oci *oci, struct err *err)
+{
+	char name[32];
+
+	if (symlinkat(oci->root_name, dir, "root") < 0 || mkdirat(dir, "rootfs", 0755) < 0)
+		return err_sys(err, START_CODE, errno, "make the root");
+	for (size_t i = 0; i < oci->host.overlays_n; i++) {
+		(void)snprintf(name, sizeof(name), "upper.%zu", i);
+		if (mkdirat(dir, name, 0755) < 0)
+			return err_sys(err, START_CODE, errno, "make layer '%s'", name);
+		(void)snprintf(name, sizeof(name), "work.%zu", i);
+		if (mkdirat(dir, name, 0700) < 0)
+			return err_sys(err, START_CODE, errno, "make layer '%s'", name);
+	}
+	return 0;
+}
+
+static int prepare(struct oci_box *b)
+{
+	if (mkdir(b->dir, 0700) < 0)
+		return err_sys(&b->err, START_CODE, errno, "make '%s'", b->dir);
+	_cleanup_close_ int dir = open(b->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return err_sys(&b->err, START_CODE, errno, "open '%s'", b->dir);
+	int r = make_dirs(dir, b->oci, &b->err);
+	if (r < 0)
+		return r;
+	r = fs_write_file(dir, "config.json", b->config_json, strlen(b->config_json), 0600);
+	if (r < 0)
+		return err_sys(&b->err, START_CODE, -r, "write config.json");
+	return cgroups_create(&b->oci->cgroups, b->box->id, &b->limits, b->notes, &b->err);
+}
+
+/* Worker thread: the box is not touched by the loop meanwhile, and the rest is constant. */
+static void run_prepare(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, job);
+	b->result = prepare(b);
+}
+
+/* ---- STARTING ------------------------------------------------------------------------ */
+
+static uint64_t start_time(pid_t pid)
+{
+	char path[48], text[1024];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	char *p = strrchr(text, ')'); /* the name before may hold anything */
+	for (int field = 2; p && field < 22; field++)
+		p = strchr(p + 1, ' ');
+	return p ? strtoull(p + 1, NULL, 10) : 0;
+}
+
+static void boot_id(char out[40])
+{
+	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, out, 36);
+	out[MAX(n, (ssize_t)0)] = '\0';
+}
+
+static pid_t read_pid(const struct oci_box *b)
+{
+	char path[PATH_MAX + 8], text[24] = "";
+
+	(void)snprintf(path, sizeof(path), "%s/pid", b->dir);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		return 0;
+	return (pid_t)strtol(text, NULL, 10);
+}
+
+/* The container has ended, whoever noticed. */
+static void on_end(struct oci_box *b, bool known, int wstatus)
+{
+	struct runtime_exit e = {.known = known, .wstatus = wstatus};
+	bool killing = b->phase == OCI_KILLING;
+
+	b->pid = 0;
+	b->phase = OCI_ENDED;
+	if (killing || b->dying) {
+		begin_teardown(b);
+		return;
+	}
+	log_tail(b, e.detail, sizeof(e.detail));
+	e.oom = known && WIFSIGNALED(wstatus) && WTERMSIG(wstatus) == SIGKILL &&
+		cgroups_oom(&b->oci->cgroups, b->box->id);
+	b->box->events->exited(b->box, &e);
+}
+
+static void on_init_exit(struct child *c, int wstatus, const struct rusage *usage)
+{
+	(void)usage;
+	on_end(container_of(c, struct oci_box, init), true, wstatus);
+}
+
+static void on_pidfd(struct loop_io *io, uint32_t events)
+{
+	struct oci_box *b = container_of(io, struct oci_box, pid_io);
+
+	(void)events;
+	loop_io_del(&b->pid_io);
+	fd_close(&b->pidfd);
+	on_end(b, false, 0);
+}
+
+static void on_running(struct oci_box *b)
+{
+	char handle[RUNTIME_HANDLE_MAX], boot[40];
+
+	b->pid = read_pid(b);
+	uint64_t start = b->pid > 0 ? start_time(b->pid) : 0;
+	if (b->pid <= 0 || child_adopt(b->oci->env.reaper, &b->init, b->pid, on_init_exit) < 0) {
+		on_end(b, false, 0); /* gone already */
+		return;
+	}
+	b->phase = OCI_RUNNING;
+	if (b->dying) {
+		begin_teardown(b);
+		return;
+	}
+	boot_id(boot);
+	(void)snprintf(handle, sizeof(handle), "%d %" PRIu64 " %s", b->pid, start, boot);
+	b->box->events->started(b->box, handle, b->notes);
+}
+
+static void start_failed(struct oci_box *b)
+{
+	b->phase = OCI_ENDED;
+	if (b->dying)
+		begin_teardown(b);
+	else
+		b->box->events->failed(b->box, &b->err);
+}
+
+static void on_run_exit(struct child *c, int wstatus, const struct rusage *usage)
+{
+	struct oci_box *b = container_of(c, struct oci_box, child);
+	char why[256];
+
+	(void)usage;
+	fd_close(&b->listen_fd); /* the container has its own by now */
+	if (WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0) {
+		on_running(b);
+		return;
+	}
+	log_tail(b, why, sizeof(why));
+	if (WIFSIGNALED(wstatus))
+		(void)err_set(&b->err, ERR_INTERNAL, START_CODE, EIO, "%s was killed by signal %d",
+			      b->oci->config->runtime, WTERMSIG(wstatus));
+	else
+		(void)err_set(&b->err, ERR_INTERNAL, START_CODE, EIO, "%s did not start the container: %s",
+			      b->oci->config->runtime, *why ? why : "it does not say why");
+	start_failed(b);
+}
+
+static int start(struct oci_box *b)
+{
+	const struct oci *oci = b->oci;
+	char records[PATH_MAX], pid_file[PATH_MAX + 8];
+	char overlays[ROOTFS_OVERLAYS_MAX][ROOTFS_LOWER_MAX + 40];
+	char joins[CGROUP_CONTROLLERS][CGROUP_PATH_MAX];
+	struct args a = {0};
+
+	(void)snprintf(records, sizeof(records), "%s/runtime", oci->config->state_dir);
+	(void)snprintf(pid_file, sizeof(pid_file), "%s/pid", b->dir);
+	arg(&a, OCI_ENTER);
+	arg(&a, b->dir);
+	for (size_t i = 0; i < oci->host.overlays_n; i++) {
+		const struct rootfs_overlay *o = &oci->host.overlays[i];
+		(void)snprintf(overlays[i], sizeof(overlays[i]), "%s=%s", o->target, o->lower);
+		arg(&a, "--overlay");
+		arg(&a, overlays[i]);
+	}
+	size_t n = cgroups_join_files(&oci->cgroups, b->box->id, joins);
+	for (size_t i = 0; i < n; i++) {
+		arg(&a, "--join");
+		arg(&a, joins[i]);
+	}
+	runtime_args(oci, &a, records);
+	arg(&a, "run");
+	arg(&a, "--detach");
+	arg(&a, "--preserve-fds");
+	arg(&a, "1");
+	arg(&a, "--pid-file");
+	arg(&a, pid_file);
+	arg(&a, "--bundle");
+	arg(&a, b->dir);
+	arg(&a, b->box->id);
+	b->phase = OCI_STARTING;
+	b->started = true;
+	return start_child(b, &a, b->listen_fd, on_run_exit, &b->err);
+}
+
+static void on_prepared(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, job);
+
+	free(b->config_json);
+	b->config_json = NULL;
+	if (pool_stopping(b->oci->env.pool))
+		return; /* the box is about to be abandoned */
+	if (b->result == 0 && b->dying) {
+		b->phase = OCI_ENDED;
+		begin_teardown(b);
+		return;
+	}
+	if (b->result == 0)
+		b->result = start(b);
+	if (b->result < 0) {
+		fd_close(&b->listen_fd);
+		start_failed(b);
+	}
+}
+
+/* ---- create ----------------------------------------------------------------------------- */
+
+/* A port of its own on loopback, chosen by the kernel. */
+static int listen_any(int *ret_fd, uint16_t *ret_port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) < 0 || listen(fd, LISTEN_BACKLOG) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+		return -errno;
+	*ret_port = ntohs(a.sin_port);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
+		      struct err *err)
+{
+	struct oci *oci = oci_of(rt);
+	char execd[PATH_MAX];
+
+	(void)snprintf(execd, sizeof(execd), "%s/roots/%s/execd", oci->config->state_dir, oci->root_name);
+	const struct bundle_spec bundle = {
+		.execd_source = execd,
+		.path = oci->host.path,
+		.entrypoint = spec->entrypoint,
+		.env = spec->env,
+	};
+	struct oci_box *b = box_new(oci, box);
+	if (!b)
+		return err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
+	b->limits = spec->limits;
+	int r = bundle_config(&bundle, &b->config_json, err);
+	if (r == 0) {
+		r = listen_any(&b->listen_fd, &box->port);
+		if (r < 0)
+			(void)err_sys(err, START_CODE, -r, "make a listening socket for the sandbox");
+	}
+	if (r < 0) {
+		box->priv = NULL;
+		box_free(b);
+		return r;
+	}
+	submit(b, OCI_PREPARING, run_prepare, on_prepared);
+	return 0;
+}
+
+/* ---- adopt -------------------------------------------------------------------------------- */
+
+/* The process of the handle, and no other that has got its number since. */
+static int open_same(const char *handle, pid_t *ret_pid)
+{
+	char boot[40], then[40] = "";
+	uint64_t start;
+	int pid;
+
+	boot_id(boot);
+	if (sscanf(handle, "%d %" SCNu64 " %39s", &pid, &start, then) != 3 || strcmp(boot, then) != 0)
+		return -ESRCH;
+	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0)
+		return -errno;
+	if (start_time(pid) != start) /* read after the open: the pidfd is this process */
+		return -ESRCH;
+	*ret_pid = pid;
+	return TAKE_FD(pidfd);
+}
+
+static int oci_adopt(struct runtime *rt, struct runtime_box *box, const char *handle)
+{
+	struct oci *oci = oci_of(rt);
+	pid_t pid = 0;
+	_cleanup_close_ int pidfd = open_same(handle, &pid);
+	if (pidfd < 0)
+		return -ESRCH;
+
+	struct oci_box *b = box_new(oci, box);
+	if (!b)
+		return -ENOMEM;
+	int r = loop_io_add(oci->env.loop, &b->pid_io, pidfd, EPOLLIN, on_pidfd);
+	if (r < 0) {
+		box->priv = NULL;
+		box_free(b);
+		return r;
+	}
+	b->pidfd = TAKE_FD(pidfd);
+	b->pid = pid;
+	b->started = true;
+	b->phase = OCI_RUNNING;
+	return 0;
+}
+
+/* ---- destroy -------------------------------------------------------------------------------- */
+
+/* Worker thread: the loop only looks at the box again when the job is done. */
+static void run_remove(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, job);
+	int groups = cgroups_remove(&b->oci->cgroups, b->box->id);
+	int files = fs_remove_tree(AT_FDCWD, b->dir);
+
+	b->result = files < 0 && files != -ENOENT ? files : groups;
+}
+
+static void on_removed(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, job);
+	struct runtime_box *box = b->box;
+
+	if (pool_stopping(b->oci->env.pool))
+		return;
+	if (b->result < 0)
+		log_warn("sandbox %s: remove '%s': %s", box->id, b->dir, strerror(-b->result));
+	box->priv = NULL;
+	box_free(b);
+	box->events->destroyed(box);
+}
+
+static void begin_remove(struct oci_box *b)
+{
+	submit(b, OCI_REMOVING, run_remove, on_removed);
+}
+
+static void on_delete_exit(struct child *c, int wstatus, const struct rusage *usage)
+{
+	struct oci_box *b = container_of(c, struct oci_box, child);
+	char why[256];
+
+	(void)usage;
+	/* No record of it is what we want; anything else is worth a line. */
+	if (wstatus != 0) {
+		log_tail(b, why, sizeof(why));
+		log_debug("sandbox %s: %s delete: %s", b->box->id, b->oci->config->runtime, why);
+	}
+	begin_remove(b);
+}
+
+static void begin_delete(struct oci_box *b)
+{
+	char records[PATH_MAX];
+	struct args a = {0};
+	struct err err;
+
+	(void)snprintf(records, sizeof(records), "%s/runtime", b->oci->config->state_dir);
+	arg(&a, OCI_ENTER);
+	arg(&a, "/");
+	runtime_args(b->oci, &a, records);
+	arg(&a, "delete");
+	arg(&a, "--force");
+	arg(&a, b->box->id);
+	b->phase = OCI_DELETING;
+	if (start_child(b, &a, -EBADF, on_delete_exit, &err) == 0)
+		return;
+	log_warn("sandbox %s: %s", b->box->id, err.message);
+	begin_remove(b);
+}
+
+static void kill_container(struct oci_box *b)
+{
+	b->phase = OCI_KILLING;
+	if (b->pidfd >= 0)
+		(void)syscall(SYS_pidfd_send_signal, b->pidfd, SIGKILL, NULL, 0);
+	else
+		(void)child_kill(&b->init, SIGKILL);
+}
+
+/* The next step towards nothing, from a phase in which no step is under way. */
+static void begin_teardown(struct oci_box *b)
+{
+	fd_close(&b->listen_fd);
+	if (b->phase == OCI_RUNNING)
+		kill_container(b);
+	else if (b->started)
+		begin_delete(b);
+	else
+		begin_remove(b);
+}
+
+static void oci_destroy(struct runtime *rt, struct runtime_box *box, bool force)
+{
+	struct oci_box *b = box->priv;
+
+	if (!b) { /* whatever an earlier life has left */
+		b = box_new(oci_of(rt), box);
+		if (!b) {
+			log_error("sandbox %s: destroy: out of memory", box->id);
+			return;
+		}
+		b->started = true;
+	}
+	bool first = !b->dying;
+	b->dying = true;
+	switch (b->phase) {
+	case OCI_FRESH:
+	case OCI_RUNNING:
+	case OCI_ENDED:
+		if (first)
+			begin_teardown(b);
+		break;
+	case OCI_KILLING:
+		kill_container(b);
+		break;
+	case OCI_STARTING:
+	case OCI_DELETING:
+		if (force)
+			(void)child_kill_group(&b->child, SIGKILL);
+		break;
+	case OCI_PREPARING:
+	case OCI_REMOVING:
+		break;
+	}
+}
+
+/* ---- leftovers -------------------------------------------------------------------------------- */
+
+/* A sandbox's directory is the first thing that is made and the last that goes. */
+static int oci_leftovers(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg_)
+{
+	char path[PATH_MAX];
+
+	(void)snprintf(path, sizeof(path), "%s/sandboxes", oci_of(rt)->config->state_dir);
+	DIR *d = opendir(path);
+	if (!d)
+		return errno == ENOENT ? 0 : -errno;
+	struct dirent *e;
+	while ((e = readdir(d)))
+		if (e->d_name[0] != '.' && strlen(e->d_name) < RUNTIME_ID_MAX)
+			fn(e->d_name, arg_);
+	(void)closedir(d);
+	return 0;
+}
+
+/* ---- probe ------------------------------------------------------------------------------------- */
+
+static int find_runtime(struct oci *oci, struct err *err)
+{
+	const char *name = oci->config->runtime;
+	const char *path = oci->envp[0] + strlen("PATH=");
+
+	if (strchr(name, '/')) {
+		if (snprintf(oci->runtime_path, sizeof(oci->runtime_path), "%s", name) < PATH_MAX &&
+		    access(name, X_OK) == 0)
+			return 0;
+		path = "";
+	}
+	while (*path) {
+		size_t n = strcspn(path, ":");
+		if (snprintf(oci->runtime_path, sizeof(oci->runtime_path), "%.*s/%s", (int)n, path, name) <
+			    PATH_MAX &&
+		    access(oci->runtime_path, X_OK) == 0)
+			return 0;
+		path += n + (path[n] == ':');
+	}
+	return err_set(
+		err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOENT,
+		"the OCI runtime '%s' is not there: `apt-get install crun` brings crun; --runtime names "
+		"another",
+		name);
+}
+
+static int copy_execd(const struct oci *oci, struct err *err)
+{
+	char path[PATH_MAX];
+	_cleanup_buf_ struct buf b = BUF_INIT(256u << 20);
+
+	int r = fs_read_file(AT_FDCWD, oci->config->execd, &b);
+	if (r < 0)
+		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "read the agent '%s' (--execd names another)",
+			       oci->config->execd);
+	(void)snprintf(path, sizeof(path), "%s/roots/%s/execd", oci->config->state_dir, oci->root_name);
+	r = fs_write_file(AT_FDCWD, path, b.data, b.len, 0755);
+	if (r == 0 && chmod(path, 0755) < 0)
+		r = -errno;
+	return r < 0 ? err_sys(err, "SANDBOX::UNAVAILABLE", -r, "write '%s'", path) : 0;
+}
+
+/* A sandbox's directory links to the root it stands on. */
+static bool root_in_use(const struct oci *oci, const char *name)
+{
+	char path[PATH_MAX], link[PATH_MAX + 300], target[64];
+	bool found = false;
+	struct dirent *e;
+
+	(void)snprintf(path, sizeof(path), "%s/sandboxes", oci->config->state_dir);
+	DIR *d = opendir(path);
+	while (d && !found && (e = readdir(d))) {
+		(void)snprintf(link, sizeof(link), "%s/%s/root", path, e->d_name);
+		ssize_t n = readlink(link, target, sizeof(target) - 1);
+		target[MAX(n, (ssize_t)0)] = '\0';
+		found = n > 0 && strcmp(target, name) == 0;
+	}
+	if (d)
+		(void)closedir(d);
+	return found;
+}
+
+/* Roots of earlier starts on which no sandbox stands any more. */
+static void remove_old_roots(const struct oci *oci)
+{
+	char path[PATH_MAX], old[PATH_MAX + 300];
+	struct dirent *e;
+
+	(void)snprintf(path, sizeof(path), "%s/roots", oci->config->state_dir);
+	DIR *d = opendir(path);
+	while (d && (e = readdir(d)))
+		if (e->d_name[0] != '.' && !root_in_use(oci, e->d_name)) {
+			(void)snprintf(old, sizeof(old), "%s/%s", path, e->d_name);
+			(void)fs_remove_tree(AT_FDCWD, old);
+		}
+	if (d)
+		(void)closedir(d);
+}
+
+static int make_state_dirs(const struct oci *oci, struct err *err)
+{
+	static const char *const dirs[] = {"", "/runtime", "/roots", "/sandboxes"};
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		(void)snprintf(path, sizeof(path), "%s%s", oci->config->state_dir, dirs[i]);
+		int r = fs_mkdir_p(path, 0700);
+		if (r < 0)
+			return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "make '%s'", path);
+	}
+	return 0;
+}
+
+/* Runs oci-enter --check in a scratch directory and brings back what it says. Blocks: nothing is served yet.
+ */
+static int check_kernel(const struct oci *oci, struct err *err)
+{
+	static const char *const dirs[] = {"", "/lower", "/upper.0", "/work.0", "/rootfs"};
+	char dir[PATH_MAX], path[PATH_MAX + 16], text[ERR_MESSAGE_MAX] = "";
+	_cleanup_close_ int pidfd = -EBADF;
+	int ends[2];
+	pid_t pid;
+	siginfo_t info = {0};
+
+	(void)snprintf(dir, sizeof(dir), "%s/roots/%s/check", oci->config->state_dir, oci->root_name);
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		(void)snprintf(path, sizeof(path), "%s%s", dir, dirs[i]);
+		if (mkdir(path, 0700) < 0)
+			return err_sys(err, "SANDBOX::UNAVAILABLE", errno, "make '%s'", path);
+	}
+	int r = fs_pipe(ends, 0, 0);
+	if (r < 0)
+		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "make a pipe");
+	char *const argv[] = {(char *)OCI_ENTER, dir, (char *)"--check", NULL};
+	struct spawn spec = {
+		.path = "/proc/self/exe", .argv = argv, .envp = oci->envp, .fds = {{ends[1], 2}}, .fds_n = 1};
+	r = spawn(&spec, &pid, &pidfd, err);
+	fd_close(&ends[1]);
+	if (r == 0) {
+		ssize_t n, len = 0;
+		while ((n = read(ends[0], text + len, sizeof(text) - 1 - (size_t)len)) > 0)
+			len += n;
+		while (len > 0 && text[len - 1] == '\n')
+			text[--len] = '\0';
+		while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR)
+			;
+		if (info.si_code != CLD_EXITED || info.si_status != 0)
+			r = err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP, "%s", text);
+	}
+	fd_close(&ends[0]);
+	(void)fs_remove_tree(AT_FDCWD, dir);
+	return r;
+}
+
+static int oci_probe(struct runtime *rt, struct err *err)
+{
+	struct oci *oci = oci_of(rt);
+
+	if (geteuid() != 0)
+		return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", EPERM,
+			       "the oci runtime needs root (namespaces, overlayfs): start sandboxd as root");
+	int r = find_runtime(oci, err);
+	if (r == 0)
+		r = make_state_dirs(oci, err);
+	if (r < 0)
+		return r;
+	remove_old_roots(oci);
+	r = rootfs_build_host(oci->config->state_dir, oci->root_name, &oci->host, err);
+	if (r == 0)
+		r = copy_execd(oci, err);
+	if (r == 0)
+		r = check_kernel(oci, err);
+	if (r == 0)
+		cgroups_probe(&oci->cgroups);
+	return r;
+}
+
+/* ---- the driver ----------------------------------------------------------------------------------- */
+
+static void oci_free(struct runtime *rt)
+{
+	struct oci *oci = oci_of(rt);
+
+	list_foreach_safe (l, &oci->boxes)
+		box_free(list_entry(l, struct oci_box, link));
+	cgroups_done(&oci->cgroups);
+	free(oci->envp[0]);
+	free(oci);
+}
+
+static const struct runtime_ops ops = {
+	.name = "oci",
+	.probe = oci_probe,
+	.create = oci_create,
+	.adopt = oci_adopt,
+	.destroy = oci_destroy,
+	.leftovers = oci_leftovers,
+	.free = oci_free,
+};
+
+int oci_new(const struct runtime_env *env, const struct config *config, struct runtime **ret)
+{
+	struct oci *oci = calloc(1, sizeof(*oci));
+	const char *path = getenv("PATH");
+	char name[17];
+
+	if (!oci ||
+	    asprintf(&oci->envp[0], "PATH=%s",
+		     path && *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") <
+		    0) {
+		free(oci);
+		return -ENOMEM;
+	}
+	oci->rt.ops = &ops;
+	oci->env = *env;
+	oci->config = config;
+	list_init(&oci->boxes);
+	(void)snprintf(oci->root_name, sizeof(oci->root_name), "host-%s", random_hex(name, 16));
+	*ret = &oci->rt;
+	return 0;
+}
