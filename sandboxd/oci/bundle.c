@@ -69,14 +69,12 @@ static json_t *mount_json(const struct mount_row *row)
 			 row->source, "options", split(row->options));
 }
 
-static json_t *mounts_json(const char *execd_source)
+static json_t *mounts_json(void)
 {
-	const struct mount_row execd = {EXECD_INSIDE, "bind", execd_source, "bind,ro,nosuid,nodev"};
 	json_t *a = json_array();
 
 	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++)
 		(void)json_array_append_new(a, mount_json(&mounts[i]));
-	(void)json_array_append_new(a, mount_json(&execd));
 	return a;
 }
 
@@ -140,10 +138,9 @@ int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err)
 		json_pack("{s:b, s:{s:i, s:i}, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user", "uid", 0,
 			  "gid", 0, "args", args_json(spec->entrypoint), "env", env_json(spec), "cwd", "/",
 			  "capabilities", capabilities_json(), "noNewPrivileges", 1);
-	json_t *config =
-		json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2", "process",
-			  process, "root", "path", "rootfs", "readonly", 0, "hostname", "sandbox", "mounts",
-			  mounts_json(spec->execd_source), "linux", linux_json());
+	json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2",
+				   "process", process, "root", "path", "rootfs", "readonly", 0, "hostname",
+				   "sandbox", "mounts", mounts_json(), "linux", linux_json());
 	char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
 
 	json_decref(config);

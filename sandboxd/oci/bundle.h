@@ -10,7 +10,6 @@
 #define BUNDLE_LISTEN_FD 3 /* the number under which the agent finds its socket */
 
 struct bundle_spec {
-	const char *execd_source; /* absolute, on the host */
 	const char *path;	  /* default PATH inside */
 	const json_t *entrypoint; /* array of strings */
 	const json_t *env;	  /* object of strings, or NULL; wins over the defaults */

@@ -74,7 +74,19 @@ static int mount_overlay(const char *target, const char *lower, unsigned n)
 	return mount("overlay", target, "overlay", MS_NODEV, data) < 0 ? -errno : 0;
 }
 
-static int overlay_argument(const char *arg, unsigned n)
+/* Layers without an upper one: nothing can be written there. */
+static int mount_layers(const char *target, const char *lower)
+{
+	char data[MOUNT_DATA_MAX];
+	int len = snprintf(data, sizeof(data), "lowerdir=%s", lower);
+
+	if (len < 0 || (size_t)len >= sizeof(data))
+		return -ENAMETOOLONG;
+	return mount("overlay", target, "overlay", MS_RDONLY | MS_NODEV | MS_NOSUID, data) < 0 ? -errno : 0;
+}
+
+/* "TARGET=LOWER"; n: which upper layer, or -1 for none. */
+static int overlay_argument(const char *arg, int n)
 {
 	char target[256];
 	const char *eq = strchr(arg, '=');
@@ -82,7 +94,7 @@ static int overlay_argument(const char *arg, unsigned n)
 	if (!eq ||
 	    snprintf(target, sizeof(target), "rootfs/%.*s", (int)(eq - arg), arg) >= (int)sizeof(target))
 		return complain("understand overlay", arg, EINVAL);
-	int r = mount_overlay(target, eq + 1, n);
+	int r = n < 0 ? mount_layers(target, eq + 1) : mount_overlay(target, eq + 1, (unsigned)n);
 	return r < 0 ? complain("mount overlay", arg, -r) : 0;
 }
 
@@ -147,8 +159,7 @@ static int check(const char *bundle)
 
 int oci_enter(int argc, char **argv)
 {
-	unsigned overlays = 0;
-	int i, r;
+	int overlays = 0, i, r;
 
 	if (argc < 3)
 		return complain("understand the arguments", NULL, EINVAL);
@@ -160,6 +171,8 @@ int oci_enter(int argc, char **argv)
 	for (i = 2; r == 0 && i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2)
 		if (strcmp(argv[i], "--overlay") == 0)
 			r = overlay_argument(argv[i + 1], overlays++);
+		else if (strcmp(argv[i], "--layers") == 0)
+			r = overlay_argument(argv[i + 1], -1);
 		else if (strcmp(argv[i], "--join") == 0)
 			r = join(argv[i + 1]);
 		else

@@ -251,6 +251,8 @@ static int make_dirs(int dir, const struct oci *oci, struct err *err)
 	if (symlinkat(oci->root_name, dir, "root") < 0 || mkdirat(dir, "rootfs", 0755) < 0)
 		return err_sys(err, START_CODE, errno, "make the root");
 	for (size_t i = 0; i < oci->host.overlays_n; i++) {
+		if (oci->host.overlays[i].readonly)
+			continue;
 		(void)snprintf(name, sizeof(name), "upper.%zu", i);
 		if (mkdirat(dir, name, 0755) < 0)
 			return err_sys(err, START_CODE, errno, "make layer '%s'", name);
@@ -419,7 +421,7 @@ static int start(struct oci_box *b)
 	for (size_t i = 0; i < oci->host.overlays_n; i++) {
 		const struct rootfs_overlay *o = &oci->host.overlays[i];
 		(void)snprintf(overlays[i], sizeof(overlays[i]), "%s=%s", o->target, o->lower);
-		arg(&a, "--overlay");
+		arg(&a, o->readonly ? "--layers" : "--overlay");
 		arg(&a, overlays[i]);
 	}
 	size_t n = cgroups_join_files(&oci->cgroups, b->box->id, joins);
@@ -484,11 +486,7 @@ static int oci_create(struct runtime *rt, struct runtime_box *box, const struct 
 		      struct err *err)
 {
 	struct oci *oci = oci_of(rt);
-	char execd[PATH_MAX];
-
-	(void)snprintf(execd, sizeof(execd), "%s/roots/%s/execd", oci->config->state_dir, oci->root_name);
 	const struct bundle_spec bundle = {
-		.execd_source = execd,
 		.path = oci->host.path,
 		.entrypoint = spec->entrypoint,
 		.env = spec->env,
@@ -734,7 +732,7 @@ static int copy_execd(const struct oci *oci, struct err *err)
 	if (r < 0)
 		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "read the agent '%s' (--execd names another)",
 			       oci->config->execd);
-	(void)snprintf(path, sizeof(path), "%s/roots/%s/execd", oci->config->state_dir, oci->root_name);
+	(void)snprintf(path, sizeof(path), "%s/roots/%s/agent/execd", oci->config->state_dir, oci->root_name);
 	r = fs_write_file(AT_FDCWD, path, b.data, b.len, 0755);
 	if (r == 0 && chmod(path, 0755) < 0)
 		r = -errno;

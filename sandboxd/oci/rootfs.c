@@ -283,9 +283,6 @@ static int write_skeleton(int root, struct err *err)
 		if (r < 0)
 			return err_sys(err, "CONFIG", -r, "write /%s of the image", path);
 	}
-	r = fs_write_file(root, EXECD_INSIDE + 1, "", 0, 0755); /* what the agent is mounted on */
-	if (r < 0)
-		return err_sys(err, "CONFIG", -r, "make " EXECD_INSIDE " of the image");
 	if (fchownat(root, "home/sandbox", 1000, 1000, 0) < 0)
 		return err_sys(err, "CONFIG", errno, "give /home/sandbox to its owner");
 	return 0;
@@ -354,7 +351,18 @@ static int fill(int root, int opt, const char *name, struct rootfs *fs, struct e
 	add_overlay(fs, "opt", name, "opt", stat("/opt", &st) == 0 && S_ISDIR(st.st_mode) ? "/opt" : NULL);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(system); i++)
 		r = add_system_directory(host, root, system[i], fs, err);
+	/* Two layers, the second one empty: with one alone overlayfs wants an upper one. A bind mount would
+	 * show the path of the state directory inside. */
+	struct rootfs_overlay *agent = &fs->overlays[fs->overlays_n++];
+	*agent = (struct rootfs_overlay){.target = ".execd", .readonly = true};
+	(void)snprintf(agent->lower, sizeof(agent->lower), "../../roots/%s/agent:../../roots/%s/none", name,
+		       name);
 	return r;
+}
+
+static int make_part(int base, const char *name)
+{
+	return mkdirat(base, name, 0755) < 0 ? -1 : openat(base, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 int rootfs_build_host(const char *state_dir, const char *name, struct rootfs *ret, struct err *err)
@@ -363,15 +371,15 @@ int rootfs_build_host(const char *state_dir, const char *name, struct rootfs *re
 	mode_t mask = umask(022);
 	struct rootfs fs = {0};
 
-	(void)snprintf(path, sizeof(path), "%s/roots/%s/root", state_dir, name);
+	(void)snprintf(path, sizeof(path), "%s/roots/%s", state_dir, name);
 	int r = fs_mkdir_p(path, 0755);
-	_cleanup_close_ int root = r < 0 ? -EBADF : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	(void)snprintf(path, sizeof(path), "%s/roots/%s/opt", state_dir, name);
-	if (r == 0)
-		r = fs_mkdir_p(path, 0755);
-	_cleanup_close_ int opt = r < 0 ? -EBADF : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int base = r < 0 ? -EBADF : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int root = base < 0 ? -EBADF : make_part(base, "root");
+	_cleanup_close_ int opt = root < 0 ? -EBADF : make_part(base, "opt");
+	_cleanup_close_ int agent = opt < 0 ? -EBADF : make_part(base, "agent");
+	_cleanup_close_ int none = agent < 0 ? -EBADF : make_part(base, "none");
 
-	if (root < 0 || opt < 0)
+	if (none < 0)
 		r = err_sys(err, "CONFIG", r < 0 ? -r : errno, "make '%s'", path);
 	else
 		r = fill(root, opt, name, &fs, err);

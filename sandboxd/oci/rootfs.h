@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "lib/err.h"
 
 #define ROOTFS_OVERLAYS_MAX 12
@@ -17,6 +19,7 @@
 struct rootfs_overlay {
 	char target[32];	      /* below the root, "" is the root itself */
 	char lower[ROOTFS_LOWER_MAX]; /* as overlayfs takes it, relative to a sandbox's directory */
+	bool readonly;		      /* has no upper layer */
 };
 
 struct rootfs {
@@ -26,7 +29,8 @@ struct rootfs {
 };
 
 /*
- * Builds STATE/roots/NAME/{root,opt}; sandboxes live in STATE/sandboxes/ID.
- * Blocks; called once at start.
+ * Builds STATE/roots/NAME/{root,opt,agent}; sandboxes live in STATE/sandboxes/ID.
+ * The caller puts the agent into agent/execd; inside it is EXECD_INSIDE and
+ * cannot be written. Blocks; called once at start.
  */
 int rootfs_build_host(const char *state_dir, const char *name, struct rootfs *ret, struct err *err);
