@@ -32,8 +32,6 @@
 #define PARTIAL_KEPT 1024 /* a line buffer that grew beyond this is given back */
 #define TYPE_MAX     32
 
-static const char *const stream_types[] = {"stdout", "stderr"};
-
 /* ---- text ------------------------------------------------------------- */
 
 static size_t put_str(uint8_t *out, const char *s)
@@ -55,21 +53,6 @@ static size_t put_uint(uint8_t *out, uint64_t v)
 	} while (v > 0);
 	memcpy(out, digits + sizeof(digits) - n, n);
 	return n;
-}
-
-/* Many lines arrive in the same millisecond. */
-static size_t put_time(uint8_t *out, uint64_t ms)
-{
-	static uint64_t last_ms;
-	static uint8_t text[20];
-	static size_t len;
-
-	if (len == 0 || ms != last_ms) {
-		last_ms = ms;
-		len = put_uint(text, ms);
-	}
-	memcpy(out, text, len);
-	return len;
 }
 
 /* Everything before the JSON. id: UINT64_MAX for none. */
@@ -145,11 +128,77 @@ static void event_end(struct events *e, struct buf *b, struct buf *out, size_t l
 
 /* ---- output lines ------------------------------------------------------- */
 
+/*
+ * A million lines a second pass here, so the texts around a line are copied in
+ * pieces of fixed size, longer than they are, and numbers are not made again
+ * that have been made for the line before.
+ */
+#define FIXED 48
+
+struct frame {
+	char before[FIXED], after[FIXED]; /* the id */
+	uint8_t before_n, after_n;
+	bool id;
+};
+
+#define FRAME(before_text, after_text, with_id)                                                              \
+	{                                                                                                    \
+		.before = before_text, .after = after_text, .before_n = sizeof(before_text) - 1,             \
+		.after_n = sizeof(after_text) - 1, .id = with_id                                             \
+	}
+
+static const struct frame frames[][2] = {
+	[EVENTS_SSE] = {FRAME("id: ", "\ndata: {\"type\":\"stdout\",\"text\":\"", true),
+			FRAME("id: ", "\ndata: {\"type\":\"stderr\",\"text\":\"", true)},
+	[EVENTS_SSE_NAMED] = {FRAME("event: stdout\nid: ", "\ndata: {\"type\":\"stdout\",\"text\":\"", true),
+			      FRAME("event: stderr\nid: ", "\ndata: {\"type\":\"stderr\",\"text\":\"", true)},
+	[EVENTS_BARE] = {FRAME("", "{\"type\":\"stdout\",\"text\":\"", false),
+			 FRAME("", "{\"type\":\"stderr\",\"text\":\"", false)},
+};
+
+static size_t put_id(uint8_t *out, uint64_t id)
+{
+	static uint64_t last_high = UINT64_MAX;
+	static uint8_t text[20];
+	static size_t len;
+	uint64_t high = id / 10000;
+	unsigned low = (unsigned)(id % 10000);
+
+	if (high == 0)
+		return put_uint(out, id);
+	if (high != last_high) {
+		last_high = high;
+		len = put_uint(text, high);
+	}
+	memcpy(out, text, sizeof(text));
+	out[len] = (uint8_t)('0' + low / 1000);
+	out[len + 1] = (uint8_t)('0' + low / 100 % 10);
+	out[len + 2] = (uint8_t)('0' + low / 10 % 10);
+	out[len + 3] = (uint8_t)('0' + low % 10);
+	return len + 4;
+}
+
+static size_t put_end(uint8_t *out, uint64_t time_ms)
+{
+	static uint64_t last_ms = UINT64_MAX;
+	static uint8_t text[FIXED];
+	static size_t len;
+
+	if (time_ms != last_ms) {
+		last_ms = time_ms;
+		len = put_str(text, "\",\"timestamp\":");
+		len += put_uint(text + len, time_ms);
+		len += put_str(text + len, "}\n\n");
+	}
+	memcpy(out, text, FIXED);
+	return len;
+}
+
 /* out NULL: the event went out before this client came back. */
 static void emit_text(struct events *e, struct buf *out, size_t limit, enum output_stream stream,
 		      const uint8_t *text, size_t n, uint64_t time_ms, uint64_t id)
 {
-	const char *type = stream_types[stream];
+	const struct frame *frame = &frames[e->framing][stream];
 	struct buf *b;
 	uint8_t *p;
 
@@ -159,13 +208,14 @@ static void emit_text(struct events *e, struct buf *out, size_t limit, enum outp
 	if (!b)
 		return;
 	p = buf_tail(b);
-	p += put_head(p, e->framing, type, strlen(type), id);
-	p += put_str(p, stream == OUTPUT_STDOUT ? "{\"type\":\"stdout\",\"text\":\""
-						: "{\"type\":\"stderr\",\"text\":\"");
+	memcpy(p, frame->before, FIXED);
+	p += frame->before_n;
+	if (frame->id)
+		p += put_id(p, id);
+	memcpy(p, frame->after, FIXED);
+	p += frame->after_n;
 	p += json_escape(p, text, n);
-	p += put_str(p, "\",\"timestamp\":");
-	p += put_time(p, time_ms);
-	p += put_str(p, "}\n\n");
+	p += put_end(p, time_ms);
 	b->len = (size_t)(p - b->data);
 	event_end(e, b, out, limit);
 }
