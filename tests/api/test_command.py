@@ -5,6 +5,7 @@ import json
 import os
 import select
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -305,9 +306,20 @@ def test_interrupt(execd):
     assert execd.http.delete("/command", params={"id": command.id}).status_code == 409
 
 
+# A shell can miss a signal between two commands; this cannot.
+POLITE = f"""exec {sys.executable} -S -c '
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print(os.getpid(), flush=True)
+signal.sigwait([signal.SIGTERM])
+print("bye")
+sys.exit(5)
+'"""
+
+
 def test_interrupt_lets_a_command_end_by_itself(execd):
-    with running(execd, "trap 'echo bye; exit 5' TERM; echo ready; while :; do read -t 1000 <> <(:); done") as command:
-        assert command.line() == "ready"
+    with running(execd, POLITE) as command:
+        command.line()
         assert execd.http.delete("/command", params={"id": command.id}).status_code == 200
         evs = command.rest()
     assert text(evs) == ["bye"]
@@ -621,7 +633,7 @@ def test_the_token_stays_with_the_agent(start_execd, tmp_path, how):
 def test_the_end_of_the_agent_is_the_end_of_its_commands(start_execd):
     """SIGTERM: commands are asked to end and their streams say how they did; stop() sees what stays behind."""
     execd = start_execd()
-    with running(execd, "trap 'echo bye; exit 9' TERM; echo $$; while :; do read -t 1000 <> <(:); done") as polite:
+    with running(execd, POLITE) as polite:
         with running(execd, "trap '' TERM; echo $$; while :; do sleep 1000; done") as stubborn:
             pids = [int(polite.line()), int(stubborn.line())]
             os.kill(execd.pid, signal.SIGTERM)
