@@ -105,14 +105,16 @@ void file_info_write(struct jw *w, const char *path, const struct statx *stx, co
 {
 	const char *user = accounts ? accounts_user_name(accounts, stx->stx_uid) : NULL;
 	const char *group = accounts ? accounts_group_name(accounts, stx->stx_gid) : NULL;
+	bool has_btime = stx->stx_mask & STATX_BTIME && stx->stx_btime.tv_sec != 0;
 
 	jw_obj_begin(w);
 	write_path(w, path);
 	jw_kstr(w, "type", type_name(stx->stx_mode));
 	jw_kint(w, "size", (int64_t)stx->stx_size);
 	write_time(w, "modified_at", &stx->stx_mtime);
-	/* A file system without birth times: the change time stands in, as in the reference. */
-	write_time(w, "created_at", stx->stx_mask & STATX_BTIME ? &stx->stx_btime : &stx->stx_ctime);
+	/* Where a file system has no birth time, or an image was made without: the change time, as in the
+	 * reference. */
+	write_time(w, "created_at", has_btime ? &stx->stx_btime : &stx->stx_ctime);
 	write_owner(w, "owner", user, stx->stx_uid);
 	write_owner(w, "group", group, stx->stx_gid);
 	jw_kint(w, "mode", file_mode_to_digits(stx->stx_mode));
