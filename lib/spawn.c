@@ -7,7 +7,7 @@
  * is refused, and under sanitizers, which know nothing of it, the child gets a
  * copy of the memory as with fork(2) and the report comes through a pipe.
  *
- * Rules for the code that runs in the child, marked "child:":
+ * Rules for the code that runs in the child, marked CHILD:
  * - only system calls, and no libc wrapper that does more than one: setuid(3)
  *   and its kin would change every thread of the parent;
  * - no allocation, no locks, no logging; only its own stack is written to, and
@@ -86,9 +86,12 @@ int spawn_init(rlim_t soft)
 	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
-/* ---- child: ------------------------------------------------------------ */
+/* ---- the child --------------------------------------------------------- */
 
-static _Noreturn void child_fail(struct plan *plan, enum stage stage)
+/* The sanitizers' own checks know neither this stack nor a process without their threads. */
+#define CHILD __attribute__((no_sanitize("address", "thread", "undefined")))
+
+CHILD static _Noreturn void child_fail(struct plan *plan, enum stage stage)
 {
 	const struct report report = {.stage = stage, .errnum = errno};
 
@@ -100,7 +103,7 @@ static _Noreturn void child_fail(struct plan *plan, enum stage stage)
 }
 
 /* The kernel's own struct: libc's sigaction(3) refuses the two signals it uses. */
-static void child_reset_signals(void)
+CHILD static void child_reset_signals(void)
 {
 	struct {
 		void (*handler)(int);
@@ -116,7 +119,7 @@ static void child_reset_signals(void)
 
 /* Marks all descriptors from 3 on without close_range(2): those that /proc lists, or all that there may be.
  */
-static void child_cloexec_slowly(void)
+CHILD static void child_cloexec_slowly(void)
 {
 	int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_Alignas(struct dirent64) char entries[2048];
@@ -149,7 +152,7 @@ static void child_cloexec_slowly(void)
  * Everything becomes close-on-exec, then what is asked for is put in place. A
  * source that stands where another one is to go moves out of the way first.
  */
-static int child_place_fds(struct plan *plan)
+CHILD static int child_place_fds(struct plan *plan)
 {
 	if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
 		child_cloexec_slowly();
@@ -179,7 +182,7 @@ static int child_place_fds(struct plan *plan)
 	return 0;
 }
 
-static int child_set_limits(const struct spawn *spec)
+CHILD static int child_set_limits(const struct spawn *spec)
 {
 	/* Refused only when somebody has lowered our hard limit since: then that one holds. */
 	if (nofile_known)
@@ -190,7 +193,7 @@ static int child_set_limits(const struct spawn *spec)
 	return 0;
 }
 
-static int child_set_ids(const struct spawn *spec)
+CHILD static int child_set_ids(const struct spawn *spec)
 {
 	if (syscall(SYS_setgroups, spec->groups_n, spec->groups) < 0 ||
 	    syscall(SYS_setresgid, spec->gid, spec->gid, spec->gid) < 0 ||
@@ -200,7 +203,7 @@ static int child_set_ids(const struct spawn *spec)
 }
 
 /* The kernel forgets the wish when ids change, so it comes after them; the parent may have gone before it. */
-static int child_die_with_parent(const struct plan *plan)
+CHILD static int child_die_with_parent(const struct plan *plan)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return -1;
@@ -212,7 +215,7 @@ static int child_die_with_parent(const struct plan *plan)
 }
 
 /* As execvp(3): the next place is tried when this one has no such program or does not let us. */
-static void child_exec(const struct plan *plan)
+CHILD static void child_exec(const struct plan *plan)
 {
 	int denied = 0;
 
@@ -228,7 +231,7 @@ static void child_exec(const struct plan *plan)
 		errno = denied;
 }
 
-static int child_main(void *arg)
+CHILD static int child_main(void *arg)
 {
 	struct plan *plan = arg;
 	const struct spawn *spec = plan->spec;
