@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "lib/utf8.h"
+#include "proto/json_escape.h"
 
 #define INVALID_BODY "INVALID_REQUEST_BODY"
 
@@ -282,57 +283,21 @@ void jw_arr_end(struct jw *w)
 	end(w, ']');
 }
 
-/* RFC 8259 section 7. s is valid UTF-8. */
-static void put_escaped(struct buf *out, const uint8_t *s, size_t n)
-{
-	static const char hex[] = "0123456789abcdef";
-	size_t plain = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		char escape[6] = {'\\', 'u', '0', '0', 0, 0};
-		size_t escape_n = 2;
-
-		if (s[i] >= 0x20 && s[i] != '"' && s[i] != '\\')
-			continue;
-		(void)buf_append(out, s + plain, i - plain);
-		plain = i + 1;
-		switch (s[i]) {
-		case '"':
-		case '\\':
-			escape[1] = (char)s[i];
-			break;
-		case '\n':
-			escape[1] = 'n';
-			break;
-		case '\r':
-			escape[1] = 'r';
-			break;
-		case '\t':
-			escape[1] = 't';
-			break;
-		default:
-			escape[4] = hex[s[i] >> 4];
-			escape[5] = hex[s[i] & 15];
-			escape_n = 6;
-		}
-		(void)buf_append(out, escape, escape_n);
-	}
-	(void)buf_append(out, s + plain, n - plain);
-}
-
+/* Escaped in pieces on the stack: what does not fit in out is no more than what is written. */
 static void put_string(struct buf *out, const void *s, size_t n)
 {
-	(void)buf_putc(out, '"');
-	if (utf8_valid(s, n)) {
-		put_escaped(out, s, n);
-	} else {
-		struct buf clean = BUF_INIT(n * 3 + 3); /* one bad byte becomes three */
+	const uint8_t *p = s;
+	uint8_t piece[512 * JSON_ESCAPE_MAX];
 
-		if (utf8_sanitize(&clean, NULL, s, n) < 0)
-			out->failed = true;
-		else
-			put_escaped(out, clean.data, clean.len);
-		buf_done(&clean);
+	(void)buf_putc(out, '"');
+	while (n > 0) {
+		size_t take = MIN(n, sizeof(piece) / JSON_ESCAPE_MAX);
+
+		if (take < n)
+			take -= utf8_incomplete_tail(p, take);
+		(void)buf_append(out, piece, json_escape(piece, p, take));
+		p += take;
+		n -= take;
 	}
 	(void)buf_putc(out, '"');
 }

@@ -79,10 +79,7 @@ static size_t put_u(uint8_t *out, unsigned code)
 
 static size_t put_ascii(uint8_t *out, uint8_t c)
 {
-	static const char letters[0x20] = {
-		['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r',
-	};
-
+	static const char letters[0x20] = {['\t'] = 't', ['\n'] = 'n', ['\r'] = 'r'};
 	if (c < 0x20 && !letters[c])
 		return put_u(out, c);
 	out[0] = '\\';
