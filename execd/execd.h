@@ -12,6 +12,7 @@ struct runs;
 struct commands;
 struct sessions;
 struct contexts;
+struct metrics;
 
 struct execd {
 	struct loop *loop;
@@ -26,4 +27,5 @@ struct execd {
 	struct commands *commands;
 	struct sessions *sessions;
 	struct contexts *contexts;
+	struct metrics *metrics;
 };

@@ -19,6 +19,7 @@
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/init.h"
+#include "execd/metrics.h"
 #include "execd/options.h"
 #include "execd/run.h"
 #include "execd/session.h"
@@ -151,6 +152,8 @@ static int agent_build(struct agent *a, struct err *err)
 	if (r >= 0)
 		r = pool_new(e->loop, POOL_THREADS, POOL_QUEUE, &e->pool);
 	if (r >= 0)
+		r = metrics_new(&e->metrics);
+	if (r >= 0)
 		r = runs_new(e->loop, NULL, &e->runs);
 	if (r >= 0)
 		r = commands_new(e, &e->commands);
@@ -170,6 +173,7 @@ static void agent_free(struct agent *a)
 	http_server_free(e->http);
 	pool_free(e->pool);
 	runs_free(e->runs);
+	metrics_free(e->metrics);
 	init_free(a->init);
 	reaper_free(e->reaper);
 	loop_free(e->loop);

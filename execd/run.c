@@ -36,6 +36,7 @@ struct runs {
 	struct map map;
 	struct list live, ended, held;
 	size_t live_n, ended_n;
+	uint64_t total;
 	size_t held_memory;
 	uint64_t held_spill;
 	struct loop_timer age_timer;
@@ -120,11 +121,17 @@ int run_new(struct runs *runs, const char *content, const struct run_ops *ops, v
 	run->runs = runs;
 	list_add_tail(&runs->live, &run->link);
 	runs->live_n++;
+	runs->total++;
 	*ret = run_ref(run);
 	return 0;
 fail:
 	run_unref(run);
 	return err_sys(err, "RUNTIME_ERROR", -r, "new execution");
+}
+
+void runs_count(const struct runs *runs, struct runs_counts *ret)
+{
+	*ret = (struct runs_counts){.live = runs->live_n, .ended = runs->ended_n, .total = runs->total};
 }
 
 void run_started(struct run *run)

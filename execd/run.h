@@ -112,6 +112,12 @@ int run_new(struct runs *runs, const char *content, const struct run_ops *ops, v
 	    struct err *err);
 struct run *run_ref(struct run *run);
 void run_unref(struct run *run);
+struct runs_counts {
+	size_t live, ended; /* now */
+	uint64_t total;	    /* ever */
+};
+void runs_count(const struct runs *runs, struct runs_counts *ret);
+
 /* Borrowed, or NULL. */
 struct run *runs_get(struct runs *runs, const char *id);
 

@@ -32,6 +32,8 @@ http_handler_fn command_post, command_delete, command_status_get, command_logs_g
 http_handler_fn command_stream_get;
 /* session.c */
 http_handler_fn session_post, session_run_post, session_delete_one, sessions_get;
+/* metrics.c */
+http_handler_fn metrics_get, metrics_watch_get, metrics_prometheus_get;
 /* files.c, upload.c, download.c */
 http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
 	files_upload_post, files_download_get;

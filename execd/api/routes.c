@@ -30,5 +30,9 @@ const struct http_route execd_routes[] = {
 	{"POST", "/directories", directories_post, HTTP_BODY_JSON, false},
 	{"DELETE", "/directories", directories_delete, HTTP_BODY_NONE, false},
 
+	{"GET", "/metrics", metrics_get, HTTP_BODY_NONE, false},
+	{"GET", "/metrics/watch", metrics_watch_get, HTTP_BODY_NONE, false},
+	{"GET", "/metrics/prometheus", metrics_prometheus_get, HTTP_BODY_NONE, false},
+
 	{NULL, NULL, NULL, HTTP_BODY_NONE, false},
 };
