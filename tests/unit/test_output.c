@@ -112,8 +112,8 @@ static void random_log(size_t memory_max, uint64_t total_max, const char *dir, u
 
 	while (model.end < 600000) {
 		append(o, pick(2) ? OUTPUT_STDOUT : OUTPUT_STDERR, 1 + pick(pick(20) ? 80 : longest));
-		if (pick(100) == 0)
-			append(o, OUTPUT_EVENT, 1 + pick(900));
+		if (pick(20) == 0)
+			append(o, OUTPUT_EVENT, 1 + pick(9000));
 		/* A block that grows may be there beside the bound, and the list of blocks. */
 		assert_true(output_memory(o) <= memory_max + memory_max / 2 + 65536);
 		assert_true(output_spilled(o) <= total_max - memory_max);
