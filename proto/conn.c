@@ -133,6 +133,8 @@ void conn_idle(struct http_conn *c)
 {
 	c->state = CONN_HEAD;
 	c->scanned = 0;
+	c->fresh = false;
+	c->idle_since_ms = loop_now_ms(c->server->loop);
 	list_del(&c->link);
 	list_add_tail(&c->server->idle, &c->link);
 	conn_deadline(c, c->server->config.idle_timeout_ms);
@@ -198,7 +200,7 @@ static bool step_head(struct http_conn *c)
 		conn_kill(c);
 		return false;
 	}
-	c->body = (struct body){.complete = head_n >= 0 && (size_t)head_n <= config->header_max};
+	c->body = (struct body){.complete = head_n > 0 && (size_t)head_n <= config->header_max};
 	if (head_n < 0) {
 		reply_status(c->req, 400, "INVALID_REQUEST", true,
 			     "a line of the request does not end with CRLF");
@@ -303,9 +305,9 @@ static void conn_at_eof(struct http_conn *c)
 {
 	switch (c->state) {
 	case CONN_BODY:
-		if (c->req->paused && c->in.len > c->in_off)
-			return;
-		conn_kill(c);
+		/* A sink that rests gets the remainder when it goes on. */
+		if (!c->body.complete && !(c->req->paused && c->in.len > c->in_off))
+			conn_kill(c);
 		break;
 	case CONN_HEAD:
 	case CONN_DRAIN:
@@ -350,7 +352,14 @@ static uint32_t sock_interest(struct lws_sock *sock)
 {
 	struct http_conn *c = conn_of(sock);
 
-	return (c->in_masked || c->eof ? 0 : (uint32_t)EPOLLIN) | (c->fin_masked ? 0 : (uint32_t)EPOLLRDHUP);
+	/* The loop does not report a failure of a socket of which nothing is awaited. */
+	uint32_t events = EPOLLERR | EPOLLHUP;
+
+	if (!c->in_masked && !c->eof)
+		events |= EPOLLIN;
+	if (!c->fin_masked)
+		events |= EPOLLRDHUP;
+	return events;
 }
 
 static bool at_end_of_input(int fd)
@@ -358,6 +367,16 @@ static bool at_end_of_input(int fd)
 	char byte;
 
 	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+bool conn_is_idle(const struct http_conn *c)
+{
+	uint64_t since_ms = loop_now_ms(c->server->loop) - c->idle_since_ms;
+	char byte;
+
+	if (c->state != CONN_HEAD || c->in.len > 0 || c->blocked || (c->fresh && since_ms < HTTP_FRESH_MS))
+		return false;
+	return recv(c->sock.io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
 }
 
 static uint32_t sock_ready(struct lws_sock *sock, uint32_t events)
@@ -504,6 +523,8 @@ int conn_new(struct http_server *s, int fd)
 	}
 	c->server = s;
 	c->state = CONN_HEAD;
+	c->fresh = true;
+	c->idle_since_ms = loop_now_ms(s->loop);
 	c->body.complete = true;
 	c->in = BUF_INIT(s->config.header_max + 2 * LWS_SOCK_READ_MAX);
 	c->out = BUF_INIT(HTTP_REPLY_HEAD_MAX + 2 * HTTP_PIECE_MAX);

@@ -21,6 +21,7 @@
 #define HTTP_PIECE_MAX	      65536 /* what a source may give at a time, and what is written at once */
 #define HTTP_DRAIN_MAX	      65536 /* of an unwanted body that is read to keep the connection */
 #define HTTP_LINGER_MS	      5000  /* for the client to see the last reply before the connection is reset */
+#define HTTP_FRESH_MS	      1000  /* in which a new connection is not taken for an idle one */
 #define HTTP_REPLY_HEAD_MAX   65536
 #define HTTP_REQUEST_ID_MAX   128
 #define HTTP_REQUESTS_SPARE   64
@@ -81,6 +82,8 @@ struct http_conn {
 	uint64_t deadline_ms;	 /* 0: none */
 	struct loop_defer work;
 
+	uint64_t idle_since_ms;
+	bool fresh;	 /* has not had a request yet */
 	bool running;	 /* inside conn_run() */
 	bool blocked;	 /* part of the last write is held back */
 	bool in_masked;	 /* data waits that nobody wants yet */
@@ -140,6 +143,8 @@ void conn_free(struct http_conn *c);
 void conn_kill(struct http_conn *c);
 /* Goes on in deferred work of this turn. */
 void conn_kick(struct http_conn *c);
+/* Between requests, and none is on its way as far as can be known. */
+bool conn_is_idle(const struct http_conn *c);
 /* Writes what is in out. */
 void conn_flush(struct http_conn *c);
 /* ms from now, 0: no deadline. */

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -73,7 +74,7 @@ static bool evict_idle(struct http_server *s)
 	list_foreach_safe (node, &s->idle) {
 		struct http_conn *c = list_entry(node, struct http_conn, link);
 
-		if (c->state == CONN_HEAD && c->in.len == 0 && !c->blocked) {
+		if (conn_is_idle(c)) {
 			conn_kill(c);
 			return true;
 		}
@@ -99,7 +100,9 @@ static bool accept_one(struct http_server *s, int listen_fd)
 	int fd;
 
 	if (s->conns_n >= s->config.conns_max) {
-		if (!evict_idle(s))
+		struct pollfd waiting = {.fd = listen_fd, .events = POLLIN};
+
+		if (poll(&waiting, 1, 0) == 1 && !evict_idle(s))
 			accept_pause(s, "the limit on connections is reached");
 		return false;
 	}

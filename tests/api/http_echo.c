@@ -65,6 +65,23 @@ static int empty(struct http_req *req, struct err *err)
 	return 0;
 }
 
+/* How often the loop has gone round: a server that spins gives itself away. */
+static unsigned loop_turns;
+
+static int count_turn(struct loop_prepare *p)
+{
+	(void)p;
+	loop_turns++;
+	return -1;
+}
+
+static int turns(struct http_req *req, struct err *err)
+{
+	(void)err;
+	http_reply_json(req, 200, json_integer(loop_turns));
+	return 0;
+}
+
 /* What the request looked like from in here. */
 static int inspect(struct http_req *req, struct err *err)
 {
@@ -351,6 +368,7 @@ static int count(struct http_req *req, struct err *err)
 
 static const struct http_route routes[] = {
 	{"GET", "/ping", ping, HTTP_BODY_NONE, true},
+	{"GET", "/turns", turns, HTTP_BODY_NONE, true},
 	{"GET", "/private", ping, HTTP_BODY_NONE, false},
 	{"GET", "/fail/{kind}", fail, HTTP_BODY_NONE, true},
 	{"DELETE", "/empty", empty, HTTP_BODY_NONE, true},
@@ -425,6 +443,7 @@ int main(int argc, char **argv)
 	};
 	struct http_server *server;
 	struct loop_io in = {.fd = -EBADF};
+	struct loop_prepare prepare = {0};
 	struct err err = {0};
 	uint16_t port;
 	int fd, r;
@@ -442,9 +461,11 @@ int main(int argc, char **argv)
 		return 1;
 	if (loop_io_add(loop, &in, STDIN_FILENO, EPOLLIN, stdin_ready) < 0)
 		return 1;
+	loop_prepare_add(loop, &prepare, count_turn);
 	say("%d\n", port);
 	r = loop_run(loop);
 	http_server_free(server);
+	loop_prepare_del(&prepare);
 	loop_io_del(&in);
 	loop_free(loop);
 	return r;
