@@ -132,7 +132,7 @@ deps:
 	@tools/deps.sh build
 	@tools/deps.sh test
 
-build/deps/%.stamp: tools/deps.sh
+build/deps/%.stamp: tools/deps.sh tools/libwebsockets.patch
 	@tools/deps.sh $*
 
 build/deps/test.stamp build/deps/san.stamp: build/deps/build.stamp

@@ -96,7 +96,7 @@ fetch() {
 
 # libwebsockets <name> <build type> [C flags]: build/deps/<name>/{include,lib/libwebsockets.a}
 libwebsockets() {
-	done=$deps/$1/.${lws_debian%.debian*}
+	done=$deps/$1/.$(cat tools/deps.sh tools/libwebsockets.patch | sha256sum | cut -c 1-16)
 	[ ! -e "$done" ] || return 0
 	echo "deps: building libwebsockets $lws_version ($1)"
 	fetch $lws_orig $lws_orig_sha256
@@ -110,12 +110,13 @@ libwebsockets() {
 	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$source/debian/patches/series" | while read -r name _; do
 		patch -s -d "$source" -p1 <"$source/debian/patches/$name" || exit
 	done || die "a Debian patch of libwebsockets does not apply"
+	patch -s -d "$source" -p1 <tools/libwebsockets.patch || die "tools/libwebsockets.patch does not apply"
 	{
 		cmake -S "$source" -B "$work/b" -DCMAKE_INSTALL_PREFIX="$deps/$1" -DCMAKE_INSTALL_LIBDIR=lib \
 			-DCMAKE_BUILD_TYPE="$2" -DCMAKE_C_FLAGS="${3:-} -ffunction-sections -fdata-sections" \
 			-DLWS_WITH_SSL=OFF -DLWS_WITH_HTTP2=OFF -DLWS_WITHOUT_EXTENSIONS=ON \
 			-DLWS_WITHOUT_TESTAPPS=ON -DLWS_WITH_SHARED=OFF -DLWS_WITH_LIBCAP=OFF \
-			-DDISABLE_WERROR=ON &&
+			-DLWS_WITHOUT_CLIENT=ON -DLWS_WITH_UDP=OFF -DDISABLE_WERROR=ON &&
 			make -C "$work/b" -j2 install
 	} >"$deps/$1.log" 2>&1 || {
 		tail -n 20 "$deps/$1.log" >&2

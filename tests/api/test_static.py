@@ -37,7 +37,7 @@ def test_it_serves_in_an_empty_root(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     shutil.copy(EXECD, root / "execd")
-    agent = Daemon(["chroot", root, "/execd", "--listen-fd", "{fd}"], tmp_path / "log", env={})
+    agent = Daemon([shutil.which("chroot"), root, "/execd", "--listen-fd", "{fd}"], tmp_path / "log", env={})
     try:
         http = agent.client()
         assert http.get("/ping").status_code == 200
