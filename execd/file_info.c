@@ -154,7 +154,7 @@ int file_percent_encode(struct buf *out, const char *s, const char *keep)
 	return out->failed ? -ENOMEM : 0;
 }
 
-int file_err(struct err *err, int errnum, const char *fmt, ...)
+int(file_err)(struct err *err, int errnum, const char *fmt, ...)
 {
 	char message[ERR_MESSAGE_MAX];
 	va_list ap;

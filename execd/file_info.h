@@ -38,6 +38,9 @@ int file_percent_encode(struct buf *out, const char *s, const char *keep);
  * file system is forbidden, a file over a size limit too large.
  */
 int file_err(struct err *err, int errnum, const char *fmt, ...) PRINTF_LIKE(3, 4);
+#ifdef __clang_analyzer__
+#define file_err(...) ERR_NEGATIVE(file_err(__VA_ARGS__))
+#endif
 
 /* Mode and owner as a request names them. */
 struct file_perm {

@@ -220,15 +220,13 @@ static int up(struct walk *w)
 	struct level *below = level_at(w, depth(w) - 1), *l;
 	_cleanup_close_ int fd = -EBADF;
 	struct stat st;
-	int r = 0;
 
 	l = depth(w) > 1 ? below - 1 : NULL;
 	if (l && l->fd < 0) {
 		fd = openat(below->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = fd < 0 || fstat(fd, &st) < 0 ? -errno : 0;
-		if (is_fatal(r))
-			return r;
-		if (r == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		if (fd < 0 && is_fatal(-errno))
+			return -errno;
+		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
 			l->fd = TAKE_FD(fd);
 	}
 	pop(w);

@@ -167,7 +167,7 @@ static void format_modified(const struct stat *st, char out[64])
 	struct tm tm;
 
 	if (!gmtime_r(&st->st_mtime, &tm) || strftime(out, 64, "%a, %d %b %Y %H:%M:%S GMT", &tm) == 0)
-		(void)strcpy(out, "Thu, 01 Jan 1970 00:00:00 GMT");
+		(void)snprintf(out, 64, "Thu, 01 Jan 1970 00:00:00 GMT");
 }
 
 static int add_headers(struct http_req *req, const struct download *d, const char *modified, struct err *err)

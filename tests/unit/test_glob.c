@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "execd/glob.h"
+#include "lib/buf.h"
 
 static bool match(const char *pattern, const char *name)
 {
@@ -116,36 +117,36 @@ static void test_bad_patterns(void **state)
 	}
 }
 
+static const char *repeated(struct buf *out, const char *piece, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		(void)buf_puts(out, piece);
+	return buf_cstr(out);
+}
+
 static void test_limits(void **state)
 {
-	char many[64 * 5 + 1] = "", *longest = malloc(GLOB_PATTERN_MAX + 2);
+	_cleanup_buf_ struct buf many = BUF_INIT(65536), longest = BUF_INIT(65536);
 	struct err err;
 	struct glob *g;
 
 	(void)state;
-	for (int i = 0; i < 64; i++)
-		strcat(many, "{a,b}");
-	assert_int_equal(glob_new(many, &g, &err), -E2BIG);
-	memset(longest, 'a', GLOB_PATTERN_MAX + 1);
-	longest[GLOB_PATTERN_MAX + 1] = '\0';
-	assert_int_equal(glob_new(longest, &g, &err), -E2BIG);
-	free(longest);
+	assert_int_equal(glob_new(repeated(&many, "{a,b}", 64), &g, &err), -E2BIG);
+	assert_int_equal(glob_new(repeated(&longest, "a", GLOB_PATTERN_MAX + 1), &g, &err), -E2BIG);
 }
 
 /* A backtracking matcher would need longer than the universe is old. */
 static void test_hostile_pattern_is_cheap(void **state)
 {
-	char pattern[256] = "", name[256];
+	_cleanup_buf_ struct buf pattern = BUF_INIT(4096), name = BUF_INIT(4096);
 
 	(void)state;
-	for (int i = 0; i < 100; i++)
-		strcat(pattern, "a*");
-	strcat(pattern, "b");
-	memset(name, 'a', sizeof(name) - 1);
-	name[sizeof(name) - 1] = '\0';
-	assert_false(match(pattern, name));
-	name[sizeof(name) - 2] = 'b';
-	assert_true(match(pattern, name));
+	(void)repeated(&pattern, "a*", 100);
+	(void)buf_puts(&pattern, "b");
+	(void)repeated(&name, "a", 255);
+	assert_false(match(buf_cstr(&pattern), buf_cstr(&name)));
+	(void)buf_puts(&name, "b");
+	assert_true(match(buf_cstr(&pattern), buf_cstr(&name)));
 }
 
 static void test_has_slash(void **state)
