@@ -7,10 +7,7 @@
  */
 #pragma once
 
-#include <jansson.h>
-#include <stdbool.h>
-#include <sys/types.h>
-
+#include "execd/launch.h"
 #include "lib/err.h"
 
 struct execd;
@@ -25,23 +22,8 @@ struct run;
 #define COMMAND_INTERRUPT_GRACE_MS 3000 /* from SIGTERM to SIGKILL */
 #define COMMAND_KILL_GRACE_MS	   250	/* from SIGKILL to an end that is reported without the exit */
 
-#define COMMAND_READ_MAX 65536		  /* bytes read from a pipe in one turn */
-#define COMMAND_TEXT_MAX (128 * 1024 - 1) /* one argument, MAX_ARG_STRLEN of Linux */
-#define COMMAND_ARGV_MAX 65536
-#define COMMAND_SINKS_MAX                                                                                    \
-	256 /* pipes of ended commands that are still emptied; over it the oldest is closed */
-
-struct command_spec {
-	const char *command; /* for the shell; or */
-	json_t *argv;	     /* an array of strings for exec; exactly one of both */
-	const char *cwd;     /* as the client wrote it, or NULL */
-	json_t *envs;	     /* object of strings, or NULL */
-	bool background;
-	uint64_t timeout_ms; /* 0: none */
-	bool has_uid, has_gid;
-	uid_t uid;
-	gid_t gid;
-};
+/* Pipes of ended commands that are still emptied; over it the oldest is closed. */
+#define COMMAND_SINKS_MAX 256
 
 /* All live commands of an agent; execd is borrowed. */
 struct commands;
