@@ -7,6 +7,13 @@
  * is refused, and under sanitizers, which know nothing of it, the child gets a
  * copy of the memory as with fork(2) and the report comes through a pipe.
  *
+ * Descriptors: an agent with ten thousand streams would have their table copied
+ * and closed again for every command. So the child first shares our table
+ * (CLONE_FILES) and then takes a copy of its beginning only (close_range(2)
+ * with CLOSE_RANGE_UNSHARE). What it is to get is brought to that beginning:
+ * spawn_init() reserves a few low numbers for this, the slots. One start at a
+ * time has the slots; another one meanwhile does without.
+ *
  * Rules for the code that runs in the child, marked CHILD:
  * - only system calls, and no libc wrapper that does more than one: setuid(3)
  *   and its kin would change every thread of the parent;
@@ -23,6 +30,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/close_range.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -63,7 +71,8 @@ struct plan {
 	const struct spawn *spec;
 	struct spawn_fd fds[SPAWN_FDS_MAX + 3];
 	size_t fds_n;
-	int fd_above; /* greater than every child_fd */
+	int fd_above;	/* greater than every child_fd */
+	int keep_below; /* the table is shared: take a copy of this much of it; 0 when it is ours */
 	int cgroup_fd;
 	char *programs; /* paths to try, each with its NUL; an empty one ends them */
 	pid_t parent;
@@ -74,6 +83,36 @@ struct plan {
 static struct rlimit nofile_children;
 static bool nofile_known;
 
+/* Each is open on /dev/null while nobody uses it; the last one always. */
+#define SLOTS_N	  (SPAWN_FDS_MAX + 1)
+#define SLOT_NULL slots[SLOTS_N - 1]
+static int slots[SLOTS_N];
+static int slots_end; /* greater than every slot; 0 without slots */
+static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Without them everything works, with many descriptors open only more slowly. */
+static void slots_init(void)
+{
+	int null_fd, n, end = 0;
+
+	/* An empty range: asks the kernel whether it knows the flag. */
+	if (slots_end || syscall(SYS_close_range, ~0U, ~0U, CLOSE_RANGE_UNSHARE) < 0)
+		return;
+	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (n = 0; null_fd >= 0 && n < SLOTS_N; n++) {
+		slots[n] = fcntl(null_fd, F_DUPFD_CLOEXEC, 3);
+		if (slots[n] < 0)
+			break;
+		end = MAX(end, slots[n] + 1);
+	}
+	fd_close(&null_fd);
+	if (n == SLOTS_N)
+		slots_end = end;
+	else
+		while (n > 0)
+			fd_close(&slots[--n]);
+}
+
 int spawn_init(rlim_t soft)
 {
 	struct rlimit limit;
@@ -83,6 +122,7 @@ int spawn_init(rlim_t soft)
 	nofile_children = limit;
 	nofile_known = true;
 	limit.rlim_cur = MIN(limit.rlim_cur, soft);
+	slots_init();
 	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
@@ -242,6 +282,9 @@ CHILD static int child_main(void *arg)
 		child_fail(plan, STAGE_SESSION);
 	if (plan->cgroup_fd >= 0 && write(plan->cgroup_fd, "0", 1) != 1)
 		child_fail(plan, STAGE_CGROUP);
+	/* Until here the table may be the parent's, and nothing of it may change. */
+	if (plan->keep_below > 0 && syscall(SYS_close_range, plan->keep_below, ~0U, CLOSE_RANGE_UNSHARE) < 0)
+		child_fail(plan, STAGE_FDS);
 	if (child_place_fds(plan) < 0)
 		child_fail(plan, STAGE_FDS);
 	if (spec->controlling_tty && ioctl(0, TIOCSCTTY, 0) < 0)
@@ -315,12 +358,13 @@ static int plan_fds(struct plan *plan, int *null_fd, struct err *err)
 	for (int fd = 0; fd < 3; fd++) {
 		if (seen & (1U << fd))
 			continue;
-		if (*null_fd < 0)
+		if (!slots_end && *null_fd < 0)
 			*null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (*null_fd < 0)
+		if (!slots_end && *null_fd < 0)
 			return err_sys(err, "RUNTIME_ERROR", errno, "start '%s': open '/dev/null'",
 				       spec->path);
-		plan->fds[plan->fds_n++] = (struct spawn_fd){.parent_fd = *null_fd, .child_fd = fd};
+		plan->fds[plan->fds_n++] =
+			(struct spawn_fd){.parent_fd = slots_end ? SLOT_NULL : *null_fd, .child_fd = fd};
 	}
 	return 0;
 }
@@ -374,6 +418,60 @@ static pid_t clone_with_pipe(struct plan *plan, int flags, int *pidfd)
 	return pid;
 }
 
+static void slots_give_back(size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		while (dup3(SLOT_NULL, slots[i], O_CLOEXEC) < 0 && (errno == EINTR || errno == EBUSY))
+			;
+	(void)pthread_mutex_unlock(&slots_lock);
+}
+
+/* Brings what the child is to get into the slots; false when they are not to be had. */
+static bool slots_take(struct plan *plan, size_t *ret_n)
+{
+	struct spawn_fd fds[ARRAY_SIZE(plan->fds)];
+	size_t n = 0;
+
+	if (!slots_end || pthread_mutex_trylock(&slots_lock) != 0)
+		return false;
+	memcpy(fds, plan->fds, sizeof(fds));
+	for (size_t i = 0; i < plan->fds_n; i++) {
+		if (fds[i].parent_fd < slots_end)
+			continue;
+		/* A descriptor that is none is reported by the child, as without slots. */
+		if (dup3(fds[i].parent_fd, slots[n], O_CLOEXEC) < 0) {
+			slots_give_back(n);
+			return false;
+		}
+		fds[i].parent_fd = slots[n++];
+	}
+	memcpy(plan->fds, fds, sizeof(fds));
+	*ret_n = n;
+	return true;
+}
+
+/* The child shares our memory, and at first our descriptors when their beginning holds all that it needs. */
+static pid_t clone_sharing(struct plan *plan, int flags, int *pidfd)
+{
+	struct spawn_fd before[ARRAY_SIZE(plan->fds)];
+	size_t slots_used;
+	pid_t pid;
+
+	memcpy(before, plan->fds, sizeof(before));
+	if (slots_take(plan, &slots_used)) {
+		plan->keep_below = slots_end;
+		pid = clone_blocked(plan, flags | CLONE_FILES, pidfd);
+		pid = pid < 0 ? -errno : pid;
+		slots_give_back(slots_used);
+		plan->keep_below = 0;
+	} else {
+		pid = clone_blocked(plan, flags, pidfd);
+		pid = pid < 0 ? -errno : pid;
+	}
+	memcpy(plan->fds, before, sizeof(before));
+	return pid;
+}
+
 /*
  * The best way that this kernel, or the filter over us, allows. What was
  * refused once is not tried again. An old kernel ignores CLONE_PIDFD.
@@ -389,8 +487,7 @@ static pid_t start(struct plan *plan, int *pidfd)
 		*pidfd = -EBADF;
 		plan->report_fd = -EBADF;
 		if (ways[way] & CLONE_VM) {
-			pid = clone_blocked(plan, ways[way], pidfd);
-			pid = pid < 0 ? -errno : pid;
+			pid = clone_sharing(plan, ways[way], pidfd);
 		} else {
 			pid = clone_with_pipe(plan, ways[way], pidfd);
 		}

@@ -263,9 +263,9 @@ static void test_kill_group(void **state)
 	assert_int_equal(fs_pipe(alive, 0, 0), 0);
 	assert_int_equal(fs_pipe(hold, 0, 0), 0);
 	assert_int_equal(fs_pipe(ready, 0, 0), 0);
-	start(&k, "cat <&0 & cat <&0 & echo >&3; exec 3>&-; wait",
+	start(&k, "cat <&5 & cat <&5 & echo >&3; exec 3>&-; wait",
 	      &(struct spawn){
-		      .new_session = true, .fds = {{hold[0], 0}, {alive[1], 1}, {ready[1], 3}}, .fds_n = 3});
+		      .new_session = true, .fds = {{hold[0], 5}, {alive[1], 1}, {ready[1], 3}}, .fds_n = 3});
 	fd_close(&alive[1]);
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	assert_int_equal(child_kill_group(&k.c, SIGKILL), 0);
@@ -299,8 +299,8 @@ static void test_group_outlives_leader(void **state)
 	(void)state;
 	assert_int_equal(fs_pipe(alive, 0, 0), 0);
 	assert_int_equal(fs_pipe(hold, 0, 0), 0);
-	start(&k, "cat <&0 & exit 0",
-	      &(struct spawn){.new_session = true, .fds = {{hold[0], 0}, {alive[1], 1}}, .fds_n = 2});
+	start(&k, "cat <&5 & exit 0",
+	      &(struct spawn){.new_session = true, .fds = {{hold[0], 5}, {alive[1], 1}}, .fds_n = 2});
 	k.c.on_exit = on_exit_group;
 	group = k.c.pid;
 	fd_close(&alive[1]);
@@ -347,8 +347,8 @@ static void test_orphans(void **state)
 	assert_int_equal(fs_pipe(hold, 0, 0), 0);
 	assert_int_equal(loop_io_add(loop, &orphan_io, fds[0], EPOLLIN, on_orphan_text), 0);
 	/* The orphan tells its pid and waits until we let it go. */
-	start(&k, "sh -c 'echo $$; exec >&-; read x' <&0 & exit 0",
-	      &(struct spawn){.fds = {{hold[0], 0}, {fds[1], 1}}, .fds_n = 2});
+	start(&k, "sh -c 'echo $$; exec >&-; read x' <&5 & exit 0",
+	      &(struct spawn){.fds = {{hold[0], 5}, {fds[1], 1}}, .fds_n = 2});
 	fd_close(&fds[1]);
 	expected_ends = 2;
 	assert_int_equal(loop_run(loop), 0);

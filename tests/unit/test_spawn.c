@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -405,6 +406,68 @@ static void test_descriptor_limit(void **state)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
+/* After spawn_init(): the same through the slots, with descriptors beyond them that nobody is to see. */
+static void test_through_slots(void **state)
+{
+	_cleanup_buf_ struct buf out = BUF_INIT(10000);
+	struct spawn spec = {.fds = {{100, 4}, {101, 3}, {102, 6}, {102, 0}, {103, 5}}, .fds_n = 5};
+	char *argv[] = {"ls", "/proc/self/fd", NULL};
+	struct spawn ls = {.path = "ls", .argv = argv, .envp = env};
+	int leak = open("/dev/null", O_RDONLY), high = fcntl(leak, F_DUPFD, 700);
+	size_t before = count_fds();
+
+	(void)state;
+	assert_true(leak >= 0 && high >= 700);
+	put_fd(100, "a\n");
+	put_fd(101, "b\n");
+	put_fd(102, "c\n");
+	put_fd(103, "d\n");
+	assert_string_equal(shell(read_them, &spec, &out), "c\nb\na\nd\n-\n");
+	for (int fd = 100; fd <= 103; fd++) {
+		assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+		assert_int_equal(close(fd), 0);
+	}
+	assert_string_equal(output_of(&ls, &out), "0\n1\n2\n3\n");
+	/* One that is no descriptor is told as without slots. */
+	ls.fds[ls.fds_n - 1] = (struct spawn_fd){.parent_fd = 999, .child_fd = 7};
+	fails(&ls, EBADF, ERR_INTERNAL, "start 'ls': pass descriptors: bad file descriptor");
+	assert_int_equal(count_fds(), before);
+	fd_close(&leak);
+	fd_close(&high);
+}
+
+static void *starter(void *arg)
+{
+	for (int i = 0; i < 20; i++) {
+		_cleanup_buf_ struct buf out = BUF_INIT(10000);
+		char script[32], want[32];
+
+		(void)snprintf(script, sizeof(script), "echo %d.%d", *(int *)arg, i);
+		(void)snprintf(want, sizeof(want), "%d.%d\n", *(int *)arg, i);
+		if (strcmp(shell(script, &(struct spawn){}, &out), want) != 0)
+			return arg;
+	}
+	return NULL;
+}
+
+/* Several threads at once: only one of them has the slots. */
+static void test_threads(void **state)
+{
+	pthread_t threads[4];
+	int ids[4];
+	void *bad;
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		ids[i] = i;
+		assert_int_equal(pthread_create(&threads[i], NULL, starter, &ids[i]), 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(pthread_join(threads[i], &bad), 0);
+		assert_null(bad);
+	}
+}
+
 static void on_signal(int signo)
 {
 	(void)signo;
@@ -616,6 +679,8 @@ int main(void)
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_bad_limit),
 		cmocka_unit_test(test_descriptor_limit),
+		cmocka_unit_test(test_through_slots),
+		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_signals_are_default),
 		cmocka_unit_test(test_ids),
 		cmocka_unit_test(test_session),
