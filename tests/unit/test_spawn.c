@@ -422,7 +422,7 @@ static void test_through_slots(void **state)
 	put_fd(101, "b\n");
 	put_fd(102, "c\n");
 	put_fd(103, "d\n");
-	assert_string_equal(shell(read_them, &spec, &out), "c\nb\na\nd\n-\n");
+	assert_string_equal(shell(read_them, &spec, &out), "c\nb\na\nd\n");
 	for (int fd = 100; fd <= 103; fd++) {
 		assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
 		assert_int_equal(close(fd), 0);
