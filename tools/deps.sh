@@ -102,7 +102,7 @@ libwebsockets() {
 	fetch $lws_orig $lws_orig_sha256
 	fetch $lws_debian $lws_debian_sha256
 	work=$deps/$1.work
-	rm -rf "$work" "${deps:?}/$1"
+	rm -rf "$work"
 	mkdir -p "$work"
 	tar -xzf "$deps/$lws_orig" -C "$work"
 	source=$work/libwebsockets-$lws_version
@@ -112,7 +112,7 @@ libwebsockets() {
 	done || die "a Debian patch of libwebsockets does not apply"
 	patch -s -d "$source" -p1 <tools/libwebsockets.patch || die "tools/libwebsockets.patch does not apply"
 	{
-		cmake -S "$source" -B "$work/b" -DCMAKE_INSTALL_PREFIX="$deps/$1" -DCMAKE_INSTALL_LIBDIR=lib \
+		cmake -S "$source" -B "$work/b" -DCMAKE_INSTALL_PREFIX="$work/installed" -DCMAKE_INSTALL_LIBDIR=lib \
 			-DCMAKE_BUILD_TYPE="$2" -DCMAKE_C_FLAGS="${3:-} -ffunction-sections -fdata-sections" \
 			-DLWS_WITH_SSL=OFF -DLWS_WITH_HTTP2=OFF -DLWS_WITHOUT_EXTENSIONS=ON \
 			-DLWS_WITHOUT_TESTAPPS=ON -DLWS_WITH_SHARED=OFF -DLWS_WITH_LIBCAP=OFF \
@@ -122,11 +122,15 @@ libwebsockets() {
 		tail -n 20 "$deps/$1.log" >&2
 		die "libwebsockets does not build; the whole log is build/deps/$1.log"
 	}
+	rm -rf "${deps:?}/$1"
+	mv "$work/installed" "$deps/$1"
 	rm -rf "$work"
 	touch "$done"
 }
 
 mkdir -p "$deps"
+exec 9>"$deps/lock"
+flock 9 # two builds in one tree take turns
 case ${1:-build} in
 build)
 	install_packages "$build_packages"
