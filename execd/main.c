@@ -16,6 +16,7 @@
 #include "execd/api/api.h"
 #include "execd/api/auth.h"
 #include "execd/command.h"
+#include "execd/context.h"
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/init.h"
@@ -93,6 +94,7 @@ static void harden(const struct agent *a)
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* Orphans of commands come back to the one reaper. */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	(void)spawn_protect();
 	/* No descendant without CAP_SYS_PTRACE may read the token from our memory. */
 	if (a->options.token)
 		(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -159,6 +161,8 @@ static int agent_build(struct agent *a, struct err *err)
 		r = commands_new(e, &e->commands);
 	if (r >= 0)
 		r = sessions_new(e, &e->sessions);
+	if (r >= 0)
+		r = contexts_new(e, &e->contexts);
 	if (r < 0)
 		return err_sys(err, "START", -r, "build the agent");
 	return http_server_new(e->loop, &http, &e->http, err);
@@ -168,6 +172,7 @@ static int agent_build(struct agent *a, struct err *err)
 static void agent_free(struct agent *a)
 {
 	struct execd *e = &a->execd;
+	contexts_free(e->contexts);
 	sessions_free(e->sessions);
 	commands_free(e->commands);
 	http_server_free(e->http);

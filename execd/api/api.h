@@ -41,4 +41,4 @@ http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_p
 http_handler_fn files_search_get, directories_list_get, directories_post, directories_delete;
 /* code.c */
 http_handler_fn code_post, code_delete, code_context_post, code_contexts_get, code_contexts_delete,
-	code_context_get, code_context_delete;
+	code_context_get, code_context_delete, code_context_restart_post, code_context_fork_post;

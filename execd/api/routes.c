@@ -6,6 +6,16 @@
 const struct http_route execd_routes[] = {
 	{"GET", "/ping", ping_get, HTTP_BODY_NONE, false},
 
+	{"GET", "/code/contexts", code_contexts_get, HTTP_BODY_NONE, false},
+	{"DELETE", "/code/contexts", code_contexts_delete, HTTP_BODY_NONE, false},
+	{"GET", "/code/contexts/{id}", code_context_get, HTTP_BODY_NONE, false},
+	{"DELETE", "/code/contexts/{id}", code_context_delete, HTTP_BODY_NONE, false},
+	{"POST", "/code/contexts/{id}/restart", code_context_restart_post, HTTP_BODY_NONE, false},
+	{"POST", "/code/contexts/{id}/fork", code_context_fork_post, HTTP_BODY_NONE, false},
+	{"POST", "/code/context", code_context_post, HTTP_BODY_JSON, false},
+	{"POST", "/code", code_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/code", code_delete, HTTP_BODY_NONE, false},
+
 	{"GET", "/session", sessions_get, HTTP_BODY_NONE, false},
 	{"POST", "/session", session_post, HTTP_BODY_JSON, false},
 	{"POST", "/session/{id}/run", session_run_post, HTTP_BODY_JSON, false},

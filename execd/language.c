@@ -1,0 +1,51 @@
+/*
+ * language.c - the table of languages.
+ *
+ * A kernel is started with its control socket as descriptor KERNEL_CONTROL_FD
+ * and its files (asset.h) as KERNEL_ASSETS_FD.
+ */
+#include "execd/language.h"
+
+#include <string.h>
+
+#include "lib/util.h"
+
+/* Reads the files and runs kernel.py with builtins of its own; says so when this Python is too old for it. */
+static const char python_boot[] = "import os,sys\n"
+				  "if sys.version_info<(3,8):sys.exit('Python 3.8 or later is needed, this "
+				  "is %d.%d'%sys.version_info[:2])\n"
+				  "S={}\n"
+				  "with os.fdopen(4,'rb') as f:\n"
+				  " while True:\n"
+				  "  h=f.readline().split()\n"
+				  "  if not h:break\n"
+				  "  S[h[0].decode()]=f.read(int(h[1])).decode()\n"
+				  "B=dict(vars(__import__('builtins')))\n"
+				  "exec(compile(S['kernel.py'],'<execd>/kernel.py','exec'),"
+				  "{'__name__':'_execd_kernel','__builtins__':B,'SOURCES':S})\n";
+
+static const char *const python_args[] = {"-c", python_boot, NULL};
+
+static const struct language languages[] = {
+	{
+		.name = "python",
+		.programs = {"python3", "python"},
+		.args = python_args,
+		.assets = "python",
+		.zygote = true,
+	},
+};
+
+const struct language *language_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(languages); i++)
+		if (strcmp(languages[i].name, name) == 0)
+			return &languages[i];
+	return NULL;
+}
+
+void language_names(struct buf *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(languages); i++)
+		(void)buf_printf(out, "%s%s", i ? ", " : "", languages[i].name);
+}
