@@ -90,7 +90,9 @@ static bool reap_one(struct reaper *r)
 		child_forget(c);
 		c->on_exit(c, wstatus_of(&info), &usage);
 	}
-	return waitpid(info.si_pid, NULL, WNOHANG) == info.si_pid;
+	/* A spawn() that failed on another thread may have been first to collect it; then there may be more.
+	 */
+	return waitpid(info.si_pid, NULL, WNOHANG) != 0;
 }
 
 static void reap_all(struct reaper *r)

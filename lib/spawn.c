@@ -126,6 +126,27 @@ int spawn_init(rlim_t soft)
 	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
+static char oom_children[16]; /* what children get back; empty: we have changed nothing */
+#define OOM_FILE   "/proc/self/oom_score_adj"
+#define OOM_LOWEST "-999" /* one less would make us immune, and a leak of ours fatal for all others */
+
+int spawn_protect(void)
+{
+	char before[sizeof(oom_children)];
+	_cleanup_close_ int fd = open(OOM_FILE, O_RDWR | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, before, sizeof(before) - 1);
+
+	if (n < 0)
+		return -errno;
+	before[n] = '\0';
+	if (atoi(before) <= atoi(OOM_LOWEST))
+		return 0;
+	if (pwrite(fd, OOM_LOWEST, strlen(OOM_LOWEST), 0) < 0)
+		return -errno;
+	memcpy(oom_children, before, sizeof(oom_children));
+	return 0;
+}
+
 /* ---- the child --------------------------------------------------------- */
 
 /* The sanitizers' own checks know neither this stack nor a process without their threads. */
@@ -271,6 +292,17 @@ CHILD static void child_exec(const struct plan *plan)
 		errno = denied;
 }
 
+/* Raising it again needs no permission. */
+CHILD static void child_unprotect(void)
+{
+	int fd = oom_children[0] ? open(OOM_FILE, O_WRONLY | O_CLOEXEC) : -1;
+
+	if (fd < 0)
+		return;
+	(void)!write(fd, oom_children, strnlen(oom_children, sizeof(oom_children)));
+	(void)close(fd);
+}
+
 CHILD static int child_main(void *arg)
 {
 	struct plan *plan = arg;
@@ -283,7 +315,9 @@ CHILD static int child_main(void *arg)
 	if (plan->cgroup_fd >= 0 && write(plan->cgroup_fd, "0", 1) != 1)
 		child_fail(plan, STAGE_CGROUP);
 	/* Until here the table may be the parent's, and nothing of it may change. */
-	if (plan->keep_below > 0 && syscall(SYS_close_range, plan->keep_below, ~0U, CLOSE_RANGE_UNSHARE) < 0)
+	if (plan->keep_below > 0 &&
+	    syscall(SYS_close_range, plan->keep_below, ~0U, CLOSE_RANGE_UNSHARE) < 0 &&
+	    syscall(SYS_unshare, CLONE_FILES) < 0)
 		child_fail(plan, STAGE_FDS);
 	if (child_place_fds(plan) < 0)
 		child_fail(plan, STAGE_FDS);
@@ -291,6 +325,7 @@ CHILD static int child_main(void *arg)
 		child_fail(plan, STAGE_TERMINAL);
 	if (child_set_limits(spec) < 0)
 		child_fail(plan, STAGE_LIMITS);
+	child_unprotect();
 	if (spec->set_ids && child_set_ids(spec) < 0)
 		child_fail(plan, STAGE_IDS);
 	if (spec->die_with_parent && child_die_with_parent(plan) < 0)

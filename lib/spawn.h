@@ -68,6 +68,15 @@ int spawn(const struct spawn *spec, pid_t *ret_pid, int *ret_pidfd, struct err *
 /*
  * Call once at start, before anything else changes limits: remembers the
  * descriptor limit for children and lowers the soft limit of this process to
- * at most `soft` (libwebsockets sizes its tables by it).
+ * at most `soft` (libwebsockets sizes its tables by it). Reserves a few low
+ * descriptors, with which starts stay fast however many others are open: so
+ * call it before the many.
  */
 int spawn_init(rlim_t soft);
+
+/*
+ * Puts this process last in the order in which the kernel kills for want of
+ * memory, where that is permitted; children get back the place that it was
+ * started with. Once at start. -errno when it is not permitted: nothing changes.
+ */
+int spawn_protect(void);

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -647,6 +649,84 @@ static void test_no_more_processes(void **state)
 	assert_int_equal(await(pid), 0);
 }
 
+/* ---- older kernels, and filters around us ------------------------------- */
+
+enum refuse { REFUSE_VM = 1, REFUSE_PIDFD = 2, REFUSE_CLOSE_RANGE = 4, REFUSE_FORK = 8 };
+
+static bool refuse(unsigned what)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+	int r = ctx ? 0 : -1;
+
+	if (r == 0 && (what & REFUSE_VM))
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+				     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VFORK, CLONE_VFORK));
+	if (r == 0 && (what & REFUSE_PIDFD))
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(clone), 1,
+				     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_PIDFD, CLONE_PIDFD));
+	if (r == 0 && (what & REFUSE_PIDFD))
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(pidfd_open), 0);
+	if (r == 0 && (what & REFUSE_CLOSE_RANGE))
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(close_range), 0);
+	if (r == 0 && (what & REFUSE_FORK))
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 0);
+	r = r == 0 ? seccomp_load(ctx) : r;
+	seccomp_release(ctx);
+	return r == 0;
+}
+
+/* Runs in a process of its own. Returns the number of what went wrong. */
+static int spawn_under(unsigned what, bool with_slots)
+{
+	char *ls[] = {"ls", "/proc/self/fd", NULL}, *none[] = {"none", NULL};
+	struct spawn spec = {.path = "ls", .argv = ls, .envp = env, .fds_n = 1};
+	struct spawn bad = {.path = "/no/such/program", .argv = none, .envp = env};
+	int leak = open("/dev/null", O_RDONLY), high = fcntl(leak, F_DUPFD, 700), fds[2], pidfd, status;
+	struct buf out = BUF_INIT(10000);
+	struct err err = {};
+	pid_t pid;
+
+	if (leak < 0 || high < 0 || fs_pipe(fds, 0, 0) < 0 || (with_slots && spawn_init(10000) < 0) ||
+	    !refuse(what))
+		return 1;
+	spec.fds[0] = (struct spawn_fd){.parent_fd = fds[1], .child_fd = 1};
+	if (what & REFUSE_FORK)
+		return spawn(&spec, &pid, &pidfd, &err) == -EPERM && err.kind == ERR_FORBIDDEN ? 0 : 2;
+	for (int i = 0; i < 2; i++) {
+		if (spawn(&spec, &pid, &pidfd, &err) < 0 || (pidfd < 0) != !!(what & REFUSE_PIDFD))
+			return 3;
+		if (waitpid(pid, &status, 0) != pid || status != 0)
+			return 4;
+		if (spawn(&bad, &pid, &pidfd, &err) != -ENOENT ||
+		    strcmp(err.message, "start '/no/such/program': no such program") != 0 ||
+		    waitpid(-1, NULL, WNOHANG) != -1)
+			return 5;
+	}
+	fd_close(&fds[1]);
+	read_all(fds[0], &out);
+	status = strcmp(buf_cstr(&out), "0\n1\n2\n3\n0\n1\n2\n3\n") == 0 ? 0 : 6;
+	buf_done(&out);
+	return status;
+}
+
+static void test_refused_ways(void **state)
+{
+	(void)state;
+	for (unsigned what = 0; what <= REFUSE_FORK; what++) {
+		for (int with_slots = 0; with_slots < 2; with_slots++) {
+			pid_t pid = fork();
+			int status;
+
+			assert_true(pid >= 0);
+			if (pid == 0)
+				_exit(spawn_under(what, with_slots));
+			status = await(pid);
+			if (status != 0)
+				fail_msg("refusing %u, slots %d: %d", what, with_slots, WEXITSTATUS(status));
+		}
+	}
+}
+
 static int setup_group(void **state)
 {
 	(void)state;
@@ -678,6 +758,7 @@ int main(void)
 		cmocka_unit_test(test_no_room_for_descriptors),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_bad_limit),
+		cmocka_unit_test(test_refused_ways),
 		cmocka_unit_test(test_descriptor_limit),
 		cmocka_unit_test(test_through_slots),
 		cmocka_unit_test(test_threads),
