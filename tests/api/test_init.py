@@ -208,6 +208,15 @@ def test_as_pid_1(init, fifo):
     assert "2 1\n" in agent.logs()
 
 
+@needs_root
+def test_memory_that_runs_out_takes_others_first(execd):
+    """The agent is the last to be killed where it may; its commands stand where it was started."""
+    ours = open("/proc/self/oom_score_adj").read().strip()
+    allowed = subprocess.run(["sh", "-c", "echo -999 >/proc/self/oom_score_adj"], capture_output=True).returncode == 0
+    assert open(f"/proc/{execd.pid}/oom_score_adj").read().strip() == ("-999" if allowed else ours)
+    assert command(execd.http, "cat /proc/self/oom_score_adj") == [ours]
+
+
 # ---- starting
 
 
