@@ -44,6 +44,8 @@ struct sandboxes {
 	struct sweeper *sweeper;
 	struct map live;
 	struct list list;
+	struct list watches;
+	struct loop_defer tell_soon;
 	char refuse[ERR_MESSAGE_MAX];
 	bool draining, kill;
 	void (*drained)(void *arg);
@@ -93,6 +95,45 @@ static void sandbox_free(struct sandbox *sb)
 	free(sb);
 }
 
+/* ---- watches -------------------------------------------------------------- */
+
+void sandboxes_watch(struct sandboxes *all, struct sandbox_watch *w, const char *id,
+		     void (*changed)(struct sandbox_watch *w))
+{
+	*w = (struct sandbox_watch){.changed = changed};
+	(void)snprintf(w->id, sizeof(w->id), "%s", id);
+	list_add_tail(&all->watches, &w->link);
+}
+
+void sandboxes_unwatch(struct sandbox_watch *w)
+{
+	list_del(&w->link);
+}
+
+static void tell_all(struct loop_defer *d)
+{
+	struct sandboxes *all = container_of(d, struct sandboxes, tell_soon);
+
+	list_foreach_safe (l, &all->watches) {
+		struct sandbox_watch *w = list_entry(l, struct sandbox_watch, link);
+		if (w->due) {
+			w->due = false;
+			w->changed(w);
+		}
+	}
+}
+
+static void tell(struct sandboxes *all, const char *id)
+{
+	list_foreach_safe (l, &all->watches) {
+		struct sandbox_watch *w = list_entry(l, struct sandbox_watch, link);
+		if (strcmp(w->id, id) != 0)
+			continue;
+		w->due = true;
+		loop_defer(all->env.loop, &all->tell_soon, tell_all);
+	}
+}
+
 /* ---- changes of state ----------------------------------------------------- */
 
 /* What a row waits for in each state. */
@@ -138,6 +179,7 @@ static int move(struct sandboxes *all, const char *id, struct transition *t)
 	log_info("sandbox %s: %s%s%s", id, sandbox_state_name(t->to), t->message ? ": " : "",
 		 t->message ? t->message : "");
 	sweeper_kick(all->sweeper);
+	tell(all, id);
 	return 0;
 }
 
@@ -413,6 +455,8 @@ static int bury(struct sandboxes *all, const char *id, struct err *err)
 	};
 	set_deadline(all, &t);
 	int r = store_move(all->env.store, id, &t, err);
+	if (r == 0)
+		tell(all, id);
 	return r == -ESTALE ? 0 : r;
 }
 
@@ -499,6 +543,8 @@ static int on_due(void *arg, const char *id, enum sandbox_state state, uint64_t 
 		int r = store_forget(all->env.store, id, &err);
 		if (r < 0)
 			log_error("sandbox %s: forget: %s", id, err.message);
+		else
+			tell(all, id);
 		return r;
 	}
 	return sb ? due_live(sb, state) : due_without_object(all, id, state);
@@ -629,6 +675,7 @@ int sandboxes_new(const struct sandboxes_env *env, struct sandboxes **ret)
 		return -ENOMEM;
 	all->env = *env;
 	list_init(&all->list);
+	list_init(&all->watches);
 	int r = sweeper_new(env->loop, env->store, on_due, all, &all->sweeper);
 	if (r < 0) {
 		free(all);
@@ -643,6 +690,7 @@ void sandboxes_free(struct sandboxes *all)
 	if (!all)
 		return;
 	loop_defer_cancel(&all->drained_soon);
+	loop_defer_cancel(&all->tell_soon);
 	list_foreach_safe (l, &all->list)
 		sandbox_free(list_entry(l, struct sandbox, link));
 	map_done(&all->live);

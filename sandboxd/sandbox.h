@@ -58,5 +58,20 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *spec, cha
 int sandboxes_delete(struct sandboxes *all, const char *id, struct err *err);
 int sandboxes_renew(struct sandboxes *all, const char *id, uint64_t expires_ms, struct err *err);
 
+/*
+ * Tells of changes: `changed` runs on the loop after each change of the state of
+ * `id`, also when it is forgotten. It may end its own watch. Memory is the caller's.
+ */
+struct sandbox_watch {
+	struct list link;
+	void (*changed)(struct sandbox_watch *w);
+	char id[RUNTIME_ID_MAX];
+	bool due;
+};
+
+void sandboxes_watch(struct sandboxes *all, struct sandbox_watch *w, const char *id,
+		     void (*changed)(struct sandbox_watch *w));
+void sandboxes_unwatch(struct sandbox_watch *w);
+
 /* For reading: rows are rendered by the API. */
 struct store *sandboxes_store(struct sandboxes *all);

@@ -91,6 +91,22 @@ static int reply_one(struct http_req *req, unsigned status, const char *id, bool
 	return 0;
 }
 
+/* Adds the states that the query names. */
+static int query_states(struct http_req *req, const char *name, unsigned *states, struct err *err)
+{
+	const char *names[SANDBOX_STATES * 2];
+	size_t n = http_query_all(req, name, names, ARRAY_SIZE(names));
+	enum sandbox_state state;
+
+	for (size_t i = 0; i < MIN(n, ARRAY_SIZE(names)); i++) {
+		if (sandbox_state_parse(names[i], &state) < 0)
+			return err_set(err, ERR_INVALID, INVALID, EINVAL, "%s: '%.32s' is no state", name,
+				       names[i]);
+		*states |= STATE_BIT(state);
+	}
+	return 0;
+}
+
 /* ---- one sandbox ---------------------------------------------------------------- */
 
 int sandboxes_post(struct http_req *req, struct err *err)
@@ -112,9 +128,75 @@ int sandboxes_post(struct http_req *req, struct err *err)
 	return reply_one(req, 202, id, false, err);
 }
 
+/* ---- waiting: GET /sandboxes/{id}?wait=Running, ours beside the API ------------------ */
+
+struct waiter {
+	struct sandbox_watch watch;
+	struct http_req *req;
+	unsigned states;
+};
+
+static int see_state(const struct record *row, void *arg)
+{
+	*(unsigned *)arg = STATE_BIT(row->state);
+	return 0;
+}
+
+static void waiter_gone(struct http_req *req)
+{
+	struct waiter *w = http_data(req);
+	sandboxes_unwatch(&w->watch);
+	free(w);
+}
+
+static void waiter_look(struct sandbox_watch *watch)
+{
+	struct waiter *w = container_of(watch, struct waiter, watch);
+	const struct lifecycle *l = http_app(w->req);
+	struct err err;
+	unsigned state = 0;
+
+	int r = store_get(sandboxes_store(l->sandboxes), watch->id, see_state, &state, &err);
+	if (r == 0 && !(state & w->states))
+		return;
+	if (r == 0)
+		r = reply_one(w->req, 200, watch->id, true, &err);
+	if (r < 0)
+		http_reply_err(w->req, &err);
+	sandboxes_unwatch(watch);
+	free(w);
+}
+
+static int wait_for(struct http_req *req, const char *id, unsigned states, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return too_big(err);
+	w->req = req;
+	w->states = states;
+	sandboxes_watch(l->sandboxes, &w->watch, id, waiter_look);
+	http_set_data(req, w);
+	http_on_gone(req, waiter_gone);
+	return 0;
+}
+
+/* With ?wait=STATE the answer comes when the sandbox is in one of those states or has ended. */
 int sandbox_get(struct http_req *req, struct err *err)
 {
-	return reply_one(req, 200, http_param(req, "id"), true, err);
+	const struct lifecycle *l = http_app(req);
+	const char *id = http_param(req, "id");
+	unsigned wanted = STATES_ENDED, state = 0;
+
+	if (!http_query(req, "wait"))
+		return reply_one(req, 200, id, true, err);
+	int r = query_states(req, "wait", &wanted, err);
+	if (r == 0)
+		r = store_get(sandboxes_store(l->sandboxes), id, see_state, &state, err);
+	if (r < 0)
+		return r;
+	return state & wanted ? reply_one(req, 200, id, true, err) : wait_for(req, id, wanted, err);
 }
 
 int sandbox_delete(struct http_req *req, struct err *err)
@@ -175,22 +257,6 @@ static int query_number(struct http_req *req, const char *name, uint32_t max, ui
 		return err_set(err, ERR_INVALID, INVALID, EINVAL, "%s: '%.32s' is not a number from 1 to %u",
 			       name, text, max);
 	*ret = (uint32_t)n;
-	return 0;
-}
-
-/* Those that have ended are told to who asks for them; a failure is told to everybody. */
-static int query_states(struct http_req *req, unsigned *ret, struct err *err)
-{
-	const char *names[SANDBOX_STATES * 2];
-	size_t n = http_query_all(req, "state", names, ARRAY_SIZE(names));
-	enum sandbox_state state;
-
-	*ret = n ? 0 : STATES_ALL & ~STATE_BIT(SANDBOX_TERMINATED);
-	for (size_t i = 0; i < MIN(n, ARRAY_SIZE(names)); i++) {
-		if (sandbox_state_parse(names[i], &state) < 0)
-			return err_set(err, ERR_INVALID, INVALID, EINVAL, "state: '%.32s' is none", names[i]);
-		*ret |= STATE_BIT(state);
-	}
 	return 0;
 }
 
@@ -280,7 +346,10 @@ int sandboxes_get(struct http_req *req, struct err *err)
 	if (e == 0)
 		e = query_number(req, "pageSize", PAGE_SIZE_MAX, &size, err);
 	if (e == 0)
-		e = query_states(req, &filter.states, err);
+		e = query_states(req, "state", &filter.states, err);
+	/* A tombstone is told to who asks for it; a failure is told to everybody. */
+	if (!filter.states)
+		filter.states = STATES_ALL & ~STATE_BIT(SANDBOX_TERMINATED);
 	if (e == 0)
 		e = query_metadata(metadata, pairs, &filter.metadata_n, err);
 	if (e < 0)
