@@ -403,7 +403,7 @@ static void balance(struct output *o)
 static int blocks_grow(struct output *o)
 {
 	size_t cap = o->cap > 0 ? o->cap * 2 : 1;
-	struct block *blocks = malloc(cap * sizeof(*blocks));
+	struct block *blocks = calloc(cap, sizeof(*blocks));
 
 	if (!blocks)
 		return -ENOMEM;
@@ -686,9 +686,11 @@ static void cursor_next(struct cursor *c, struct record r)
 static void slice_set(struct output_slice *ret, const struct cursor *c, struct record r,
 		      const struct block *b, const uint8_t *data, uint64_t skip, size_t max)
 {
+	size_t len = r.len - (size_t)skip;
+
 	if (r.stream == OUTPUT_EVENT) {
 		skip = 0;
-		max = r.len;
+		len = max = r.len;
 	}
 	*ret = (struct output_slice){
 		.stream = (enum output_stream)r.stream,
@@ -696,7 +698,7 @@ static void slice_set(struct output_slice *ret, const struct cursor *c, struct r
 		.stream_offset = c->stream_offset[r.stream] + skip,
 		.time_ms = b->time_ms + r.time_ms,
 		.data = data + c->pos + sizeof(r) + skip,
-		.len = MIN(max, (size_t)(r.len - skip)),
+		.len = MIN(max, len),
 	};
 }
 

@@ -226,7 +226,8 @@ int command_stream_get(struct http_req *req, struct err *err)
 	uint64_t offset;
 
 	if (!run)
-		return err_set(err, ERR_NOT_FOUND, "COMMAND_NOT_FOUND", ENOENT, "there is no command '%s'", id);
+		return err_set(err, ERR_NOT_FOUND, "COMMAND_NOT_FOUND", ENOENT, "there is no command '%s'",
+			       id);
 	if (stream_offset(req, &offset, err) < 0)
 		return -EINVAL;
 	return stream_reply(req, run, offset, err);

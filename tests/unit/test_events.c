@@ -45,7 +45,7 @@ static void on_wake(struct events *e)
 /* Cuts whole events off the text: lines of "field: value", then an empty one. */
 static void parse(struct stream *st)
 {
-	const char *text = (const char *)st->text.data, *end;
+	const char *text, *end;
 
 	assert_non_null(buf_cstr(&st->text));
 	text = (const char *)st->text.data;
