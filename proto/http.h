@@ -1,7 +1,7 @@
 /*
  * http.h - an HTTP/1.1 server on the loop: routes, requests, responses that are generators.
  *
- * The only user of libwebsockets is http.c behind this header. A request is
+ * libwebsockets is behind this header, in lws_loop.c alone. A request is
  * handled in callbacks on the loop. Its life:
  *
  *   headers complete -> authorize -> route -> [body] -> handler -> reply
@@ -97,7 +97,11 @@ void *http_data(struct http_req *req);
 /*
  * For a handler that replies later: fn runs once if the client vanishes before
  * a reply is begun; afterwards req is invalid. Not called after a reply began
- * (a source has stop() for that).
+ * (a source has stop() for that), nor while a sink is open (it has abort()).
+ *
+ * A client that only ends its own sending (shutdown(2) after the request) has
+ * not vanished and gets its reply. HTTP/1.0 clients that do so while a source
+ * of unknown length is idle are the exception: nothing tells them from others.
  */
 void http_on_gone(struct http_req *req, void (*fn)(struct http_req *req));
 
@@ -113,7 +117,11 @@ struct http_sink {
 	void (*abort)(struct http_req *req);
 };
 
-/* HTTP_BODY_STREAM handlers call it once, before returning 0. sink is static. */
+/*
+ * HTTP_BODY_STREAM handlers call it once, before returning 0. sink is static.
+ * Whoever replies before the body is complete gets neither end() nor abort();
+ * what is left of the body is drained.
+ */
 void http_set_sink(struct http_req *req, const struct http_sink *sink);
 /* Stops and resumes delivery (a sink that waits for a slow disk or a pipe). */
 void http_body_pause(struct http_req *req, bool pause);

@@ -9,6 +9,10 @@
  *
  * All of it runs on the loop thread. A connection has one request at a time;
  * what a client pipelines behind it waits in conn->in, or in the socket.
+ *
+ * Nothing of a request is lost on the way here: head.target is the request line
+ * byte for byte, for a proxy; and the head as it came can be handed on with the
+ * socket, for a WebSocket (lws_loop.h).
  */
 #pragma once
 
@@ -40,6 +44,7 @@ struct http_server {
 	int reserve_fd;	    /* given up to accept and refuse when descriptors run out */
 	bool accept_paused; /* until a connection ends or the timer fires */
 	struct loop_timer accept_timer;
+	uint64_t accept_warned_ms;
 
 	/* Kept for the next one that needs it, so that a request costs no allocation. */
 	struct buf spare_in, spare_out;

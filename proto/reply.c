@@ -142,7 +142,8 @@ static struct buf *reply_head(struct http_req *req, unsigned status, const char 
 	put(out, "\r\n");
 	if (content_type) {
 		put(out, "Content-Type: ");
-		(void)buf_puts(out, content_type);
+		(void)buf_puts(out,
+			       strpbrk(content_type, "\r\n") ? "application/octet-stream" : content_type);
 		put(out, "\r\n");
 	}
 	if (length >= 0) {
@@ -381,8 +382,12 @@ static int pull(struct http_req *req, struct buf *out, size_t *given)
 	if (req->source_chunked)
 		put(out, "\0\0\0\0\0\0\0");
 	start = out->len;
+	/* Until it gives something it counts as idle; what wakes it in there is not lost. */
+	req->source_idle = true;
 	r = req->source->proceed(req->source, out, room);
 	*given = out->len - start;
+	if (*given > 0)
+		req->source_idle = false;
 	if (r < 0 || out->failed)
 		return r < 0 ? r : -ENOBUFS;
 	if (*given > room) {
@@ -425,10 +430,8 @@ bool reply_pump(struct http_req *req)
 			source_complete(req);
 			return true;
 		}
-		if (given == 0) {
-			req->source_idle = true;
-			return false;
-		}
+		if (given == 0)
+			continue;
 		conn_flush(c);
 		if (c->blocked || c->state == CONN_DEAD)
 			return false;

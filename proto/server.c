@@ -23,6 +23,7 @@
 
 #define ACCEPT_BATCH	32
 #define ACCEPT_RETRY_MS 1000
+#define ACCEPT_WARN_MS	60000
 #define BACKLOG		4096
 #define CONNS_LEAST	16U
 
@@ -51,9 +52,14 @@ static void accept_set(struct http_server *s, bool on)
 
 static void accept_pause(struct http_server *s, const char *why)
 {
-	log_warn("new connections wait: %s", why);
+	uint64_t now_ms = loop_now_ms(s->loop);
+
+	if (now_ms - s->accept_warned_ms >= ACCEPT_WARN_MS || !s->accept_warned_ms) {
+		log_warn("new connections wait: %s", why);
+		s->accept_warned_ms = now_ms;
+	}
 	accept_set(s, false);
-	(void)loop_timer_set(s->loop, &s->accept_timer, loop_now_ms(s->loop) + ACCEPT_RETRY_MS, accept_timer);
+	(void)loop_timer_set(s->loop, &s->accept_timer, now_ms + ACCEPT_RETRY_MS, accept_timer);
 }
 
 static void accept_timer(struct loop_timer *timer)

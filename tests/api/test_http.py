@@ -859,7 +859,7 @@ def test_busy_connections_do_not(start):
 
 
 def test_out_of_descriptors(start, wait):
-    echo = start(nofile=40, conns_max=1000)
+    echo = start(nofile=100, conns_max=1000)
     busy = []
     while True:
         connection = echo.connect()
@@ -869,9 +869,9 @@ def test_out_of_descriptors(start, wait):
         except (ConnectionError, AssertionError):
             break
         busy.append(connection)
-        assert len(busy) < 40
+        assert len(busy) < 100
     assert len(busy) > 15
-    others = [echo.connect() for _ in range(30)]
+    others = [echo.connect() for _ in range(50)]
     wait(300)
     for connection in busy:
         connection.close()
