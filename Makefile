@@ -19,11 +19,13 @@ all: $B/execd $B/sandboxd
 CC       := gcc
 WARNINGS := -Wall -Wextra -Wshadow -Wformat=2 -Werror
 ifdef SAN
-HARDEN   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# gcc sees less through the instrumentation and warns of what cannot be.
+HARDEN   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	    -Wno-format-truncation -Wno-maybe-uninitialized
 else
 HARDEN   := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
 endif
-CFLAGS   := -std=gnu17 -g $(HARDEN) $(WARNINGS) -fPIC -pthread -ffunction-sections -fdata-sections
+CFLAGS   := -std=gnu17 -g $(WARNINGS) $(HARDEN) -fPIC -pthread -ffunction-sections -fdata-sections
 CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -MMD -MP
 LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=address -fsanitize=undefined)
 LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
