@@ -30,16 +30,15 @@
 
 #include "lib/clock.h"
 
-#define MEMORY_DEFAULT	  ((size_t)256 * 1024)
-#define TOTAL_DEFAULT	  ((uint64_t)64 * 1024 * 1024)
-#define LAG_DEFAULT	  ((size_t)1024 * 1024)
-#define SPILL_DIR_DEFAULT "/var/tmp"
-#define BLOCK_MIN	  ((size_t)256)
-#define BLOCK_MAX	  ((size_t)64 * 1024)
-#define MERGE_MS	  5 /* appends of one stream that arrive this close are one record */
-#define ROOM_UNBOUNDED	  ((size_t)1024 * 1024) /* what a log without readers takes at once */
-#define SPILL_FILES_MAX	  256			/* descriptors all logs together may hold */
-#define RECORD_MAX	  ((size_t)1 << 30)	/* what a header can say */
+#define MEMORY_DEFAULT	((size_t)256 * 1024)
+#define TOTAL_DEFAULT	((uint64_t)64 * 1024 * 1024)
+#define LAG_DEFAULT	((size_t)1024 * 1024)
+#define BLOCK_MIN	((size_t)256)
+#define BLOCK_MAX	((size_t)64 * 1024)
+#define MERGE_MS	5 /* appends of one stream that arrive this close are one record */
+#define ROOM_UNBOUNDED	((size_t)1024 * 1024) /* what a log without readers takes at once */
+#define SPILL_FILES_MAX 256		      /* descriptors all logs together may hold */
+#define RECORD_MAX	((size_t)1 << 30)     /* what a header can say */
 
 /* Lies unaligned in the block: read and written with memcpy. */
 struct record {
@@ -149,8 +148,6 @@ int output_new(struct loop *loop, const struct output_limits *limits, struct out
 		o->limits.total_max = TOTAL_DEFAULT;
 	if (o->limits.reader_lag_max == 0)
 		o->limits.reader_lag_max = LAG_DEFAULT;
-	if (!o->limits.spill_dir)
-		o->limits.spill_dir = SPILL_DIR_DEFAULT;
 	o->spill.fd = -EBADF;
 	if (o->limits.total_max > o->limits.memory_max)
 		o->spill.cap = o->limits.total_max - o->limits.memory_max;
@@ -259,18 +256,34 @@ static int spill_open_named(const char *dir)
 	return fd;
 }
 
+static int spill_open_in(const char *dir)
+{
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+
+	if (fd >= 0)
+		return fd;
+	/* Not every file system has O_TMPFILE. */
+	if (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)
+		return spill_open_named(dir);
+	return -errno;
+}
+
 static bool spill_open(struct output *o)
 {
+	/* An image may lack the first; the last is often memory. */
+	const char *dirs[] = {"/var/tmp", "/", "/tmp"};
+	size_t n = ARRAY_SIZE(dirs);
+	int fd = -EMFILE;
+
 	if (o->spill.fd >= 0)
 		return true;
-	if (o->spill.broken || spill_files >= SPILL_FILES_MAX) {
-		o->spill.broken = true;
-		return false;
+	if (o->limits.spill_dir) {
+		dirs[0] = o->limits.spill_dir;
+		n = 1;
 	}
-	int fd = open(o->limits.spill_dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
-	/* Not every file system has O_TMPFILE. */
-	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
-		fd = spill_open_named(o->limits.spill_dir);
+	if (!o->spill.broken && spill_files < SPILL_FILES_MAX)
+		for (size_t i = 0; i < n && fd < 0; i++)
+			fd = spill_open_in(dirs[i]);
 	if (fd < 0) {
 		o->spill.broken = true;
 		return false;
