@@ -216,11 +216,11 @@ static void tear_down(struct sandbox *sb, bool force)
 	rt->ops->destroy(rt, &sb->box, force);
 }
 
-/* Row first, then the container. */
+/* Row first, then the container. A failed one whose remains are being removed may be stopped too. */
 static int stop(struct sandbox *sb, const char *reason, const char *message)
 {
 	struct transition t = {
-		.from = STATES_LIVE & ~STATE_BIT(SANDBOX_STOPPING),
+		.from = STATES_ALL & ~(STATE_BIT(SANDBOX_STOPPING) | STATE_BIT(SANDBOX_TERMINATED)),
 		.to = SANDBOX_STOPPING,
 		.reason = reason,
 		.message = message,
@@ -318,8 +318,8 @@ static void describe_exit(const struct runtime_exit *e, bool ran, struct transit
 		t->reason = "container_killed";
 		(void)snprintf(message, size, "Sandbox container was killed by signal %d%s%s",
 			       WTERMSIG(e->wstatus), sep, e->detail);
-	} else if (WEXITSTATUS(e->wstatus) == 0 && ran) {
-		t->to = SANDBOX_TERMINATED;
+	} else if (WEXITSTATUS(e->wstatus) == 0) {
+		t->to = SANDBOX_STOPPING; /* Terminated when nothing is left of it */
 		t->reason = "container_exited";
 		(void)snprintf(message, size, "Sandbox container exited with code 0.");
 	} else {
@@ -464,10 +464,10 @@ int sandboxes_delete(struct sandboxes *all, const char *id, struct err *err)
 {
 	struct sandbox *sb = sandbox_find(all, id);
 
-	if (sb && sb->state == SANDBOX_STOPPING)
-		return 0;
-	if (!sb || (STATE_BIT(sb->state) & STATES_ENDED))
+	if (!sb || sb->state == SANDBOX_TERMINATED)
 		return bury(all, id, err);
+	if (sb->state == SANDBOX_STOPPING)
+		return 0;
 	if (stop(sb, "user_delete", "Sandbox was deleted by request.") < 0)
 		return err_set(err, ERR_INTERNAL, "DOCKER::SANDBOX_DELETE_FAILED", EIO,
 			       "the store could not note the deletion");

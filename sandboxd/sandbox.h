@@ -1,9 +1,9 @@
 /*
  * sandbox.h - the noun: sandboxes, from the accepted request to the tombstone.
  *
- *   Pending -> Running -> Stopping -> Terminated
- *      |          |          (end of its own: Terminated or Failed)
- *      +----------+-> Failed
+ *   Pending -> Running -> Stopping -> Terminated     Terminated: nothing is left of it
+ *      |          |           ^
+ *      +----------+-> Failed -+ (deleted)
  *
  * The store says what is; an object here exists only while there is something
  * of the sandbox on the machine. Every change goes to the store first.

@@ -82,7 +82,8 @@ static json_t *args_json(const json_t *entrypoint)
 {
 	char fd[16];
 	(void)snprintf(fd, sizeof(fd), "%d", BUNDLE_LISTEN_FD);
-	json_t *args = json_pack("[s, s, s, s, s]", EXECD_INSIDE, "--init", "--listen-fd", fd, "--");
+	json_t *args = json_pack("[s, s, s, s, s, s, s]", EXECD_INSIDE, "--init", "--listen-fd", fd,
+				 "--log-level", "warn", "--");
 	(void)json_array_extend(args, (json_t *)entrypoint);
 	return args;
 }

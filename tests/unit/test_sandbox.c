@@ -326,9 +326,42 @@ static void test_start_fails(void **state)
 	assert_int_equal(fake.destroyed, 1);
 	/* deleted while its remains are still being removed */
 	assert_int_equal(sandboxes_delete(all, id, &err), 0);
-	is(id, SANDBOX_TERMINATED, "user_delete");
+	is(id, SANDBOX_STOPPING, "user_delete");
+	assert_int_equal(sandboxes_delete(all, id, &err), 0);
 	destroyed(0);
 	is(id, SANDBOX_TERMINATED, "user_delete");
+}
+
+/* ... or afterwards */
+static void test_delete_failed(void **state)
+{
+	char id[RANDOM_UUID_MAX];
+	struct err err, why = {.message = "crun says no"};
+
+	(void)state;
+	create(id, 0);
+	box(0)->events->failed(box(0), &why);
+	destroyed(0);
+	is(id, SANDBOX_FAILED, "runtime_error");
+	assert_int_equal(sandboxes_delete(all, id, &err), 0);
+	is(id, SANDBOX_TERMINATED, "user_delete");
+}
+
+/* An entrypoint that is done: code 0 is no failure, whether it was seen to run or not. */
+static void test_entrypoint_done(void **state)
+{
+	char id[RANDOM_UUID_MAX];
+	const struct runtime_exit e = {.known = true, .wstatus = 0};
+
+	(void)state;
+	running(id, 600);
+	create(id, 0);
+	for (size_t i = 0; i < 2; i++)
+		box(i)->events->exited(box(i), &e);
+	is(id, SANDBOX_STOPPING, "container_exited");
+	destroyed(0);
+	destroyed(1);
+	is(id, SANDBOX_TERMINATED, "container_exited");
 }
 
 static void ends(const struct runtime_exit *e, enum sandbox_state state, const char *reason)
@@ -346,7 +379,6 @@ static void ends(const struct runtime_exit *e, enum sandbox_state state, const c
 static void test_ends_by_itself(void **state)
 {
 	(void)state;
-	ends(&(struct runtime_exit){.known = true, .wstatus = 0}, SANDBOX_TERMINATED, "container_exited");
 	ends(&(struct runtime_exit){.known = true, .wstatus = 3 << 8}, SANDBOX_FAILED, "container_exited");
 	ends(&(struct runtime_exit){.known = true, .wstatus = 9}, SANDBOX_FAILED, "container_killed");
 	ends(&(struct runtime_exit){.known = true, .wstatus = 9, .oom = true}, SANDBOX_FAILED,
@@ -354,11 +386,11 @@ static void test_ends_by_itself(void **state)
 	ends(&(struct runtime_exit){.known = false}, SANDBOX_FAILED, "container_lost");
 }
 
-/* An agent that ends before it has answered has failed, even with code 0. */
+/* Before it has answered. */
 static void test_ends_while_pending(void **state)
 {
 	char id[RANDOM_UUID_MAX];
-	const struct runtime_exit e = {.known = true, .wstatus = 0, .detail = "no such file"};
+	const struct runtime_exit e = {.known = true, .wstatus = 1 << 8, .detail = "no such file"};
 
 	(void)state;
 	create(id, 0);
@@ -568,6 +600,8 @@ static void test_drain_kills(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(test_delete_failed),
+		TEST(test_entrypoint_done),
 		TEST(test_running_needs_both),
 		TEST(test_delete),
 		TEST(test_delete_pending),
