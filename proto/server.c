@@ -88,12 +88,18 @@ static bool evict_idle(struct http_server *s)
 	return false;
 }
 
+static int accept_from(int listen_fd)
+{
+	/* cppcheck-suppress nullPointer ; accept4(2): when addr is NULL, nothing is filled in */
+	return accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
 static void refuse_one(struct http_server *s, int listen_fd)
 {
 	int fd;
 
 	fd_close(&s->reserve_fd);
-	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	fd = accept_from(listen_fd);
 	fd_close(&fd);
 	s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (!evict_idle(s) || s->reserve_fd < 0)
@@ -112,7 +118,7 @@ static bool accept_one(struct http_server *s, int listen_fd)
 			accept_pause(s, "the limit on connections is reached");
 		return false;
 	}
-	fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	fd = accept_from(listen_fd);
 	if (fd >= 0) {
 		if (conn_new(s, fd) < 0)
 			log_warn("no memory for a connection");
