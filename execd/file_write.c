@@ -1,7 +1,7 @@
 /*
  * file_write.c - writing a file so that it appears whole or not at all.
  *
- *   open -> data* -> commit -> free      (free at any point drops everything)
+ *   open -> data* -> end -> commit -> free      (free at any point drops everything)
  *
  * The sandbox's own processes may rename and relink under our feet. The target
  * is looked up step by step through directory descriptors, checked to be the
@@ -22,6 +22,9 @@
 
 #define LINKS_MAX 40 /* as the kernel's MAXSYMLINKS */
 #define COPY_SIZE (128U << 10)
+/* A form's parser cuts the content wherever a boundary might begin: these are put together again. */
+#define COLLECT_SIZE (64U << 10)
+#define DIRECT_SIZE  (16U << 10)
 
 struct file_write {
 	char *path;    /* as asked for: for messages */
@@ -32,7 +35,8 @@ struct file_write {
 	char *temp;    /* its name in dirfd; NULL: it has none */
 	int target_fd; /* in place: the existing file */
 	struct file_perm perm;
-	uint64_t size;
+	struct buf collected;
+	uint64_t size; /* collected or written */
 };
 
 const char *file_write_path(const struct file_write *w)
@@ -54,6 +58,7 @@ void file_write_free(struct file_write *w)
 	fd_close(&w->fd);
 	fd_close(&w->target_fd);
 	fd_close(&w->dirfd);
+	buf_done(&w->collected);
 	free(w->temp);
 	free(w->missing);
 	free(w->name);
@@ -291,6 +296,7 @@ int file_write_open(const char *path, enum file_write_parents parents, const str
 		return file_err(err, ENOMEM, "write '%s'", path);
 	w->dirfd = w->fd = w->target_fd = -EBADF;
 	w->perm = *perm;
+	w->collected = BUF_INIT(COLLECT_SIZE);
 	w->path = strdup(path);
 	if (!w->path)
 		return file_err(err, ENOMEM, "write '%s'", path);
@@ -311,14 +317,42 @@ int file_write_open(const char *path, enum file_write_parents parents, const str
 	return 0;
 }
 
-int file_write_data(struct file_write *w, const void *data, size_t n, struct err *err)
+static int write_out(struct file_write *w, const void *data, size_t n, struct err *err)
 {
 	int r = fs_write_all(w->fd, data, n);
 
-	if (r < 0)
-		return file_err(err, -r, "write '%s' after %llu bytes", w->path, (unsigned long long)w->size);
+	return r < 0 ? file_err(err, -r, "write '%s', in its first %llu bytes", w->path,
+				(unsigned long long)w->size)
+		     : 0;
+}
+
+static int flush(struct file_write *w, struct err *err)
+{
+	size_t n = w->collected.len;
+
+	buf_clear(&w->collected);
+	return n > 0 ? write_out(w, w->collected.data, n, err) : 0;
+}
+
+int file_write_data(struct file_write *w, const void *data, size_t n, struct err *err)
+{
+	int r = 0;
+
 	w->size += n;
-	return 0;
+	if (n >= DIRECT_SIZE || n > COLLECT_SIZE - w->collected.len)
+		r = flush(w, err);
+	if (r < 0 || n >= DIRECT_SIZE)
+		return r < 0 ? r : write_out(w, data, n, err);
+	r = buf_append(&w->collected, data, n);
+	return r < 0 ? file_err(err, -r, "write '%s'", w->path) : 0;
+}
+
+int file_write_end(struct file_write *w, struct err *err)
+{
+	int r = flush(w, err);
+
+	buf_done(&w->collected);
+	return r;
 }
 
 /* ---- commit -------------------------------------------------------------- */

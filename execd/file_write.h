@@ -33,10 +33,13 @@ enum file_write_parents { FILE_PARENTS_MUST_EXIST, FILE_PARENTS_MAKE };
 /* path: absolute. Short system calls only. */
 int file_write_open(const char *path, enum file_write_parents parents, const struct file_perm *perm,
 		    struct file_write **ret, struct err *err);
+/* Small pieces are collected; errors of what was collected before may show here. */
 int file_write_data(struct file_write *w, const void *data, size_t n, struct err *err);
+/* All of the content has come: writes what is collected and lets go of its memory. */
+int file_write_end(struct file_write *w, struct err *err);
 const char *file_write_path(const struct file_write *w);
 uint64_t file_write_size(const struct file_write *w); /* bytes so far */
-/* May block (worker). Once; then only file_write_free() is left. */
+/* After file_write_end(). May block (worker). Once; then only file_write_free() is left. */
 int file_write_commit(struct file_write *w, struct err *err);
 /* Without a commit nothing has happened. NULL is fine. */
 void file_write_free(struct file_write *w);

@@ -123,6 +123,8 @@ static int move_by_copy(const char *src, const char *dest, struct err *err)
 	if (r >= 0)
 		r = copy_to(fd, to, src, err);
 	if (r >= 0)
+		r = file_write_end(to, err);
+	if (r >= 0)
 		r = file_write_commit(to, err);
 	file_write_free(to);
 	if (r < 0)
@@ -185,24 +187,6 @@ static void window_drop(struct window *w, size_t n)
 	w->len -= n;
 }
 
-static int flush(struct buf *out, struct file_write *to, struct err *err)
-{
-	int r;
-
-	if (out->failed)
-		return file_err(err, ENOMEM, "write '%s'", file_write_path(to));
-	r = file_write_data(to, out->data, out->len, err);
-	buf_clear(out);
-	return r;
-}
-
-/* Appends data, in pieces that keep out small. */
-static int put(struct buf *out, const char *data, size_t n, struct file_write *to, struct err *err)
-{
-	(void)buf_append(out, data, n);
-	return out->len >= PIECE_SIZE || out->failed ? flush(out, to, err) : 0;
-}
-
 struct change {
 	const char *old, *new;
 	size_t old_n, new_n;
@@ -226,7 +210,6 @@ static int occurs(struct window *w, const struct change *c, struct err *err)
 
 static int rewrite(struct window *w, struct change *c, struct file_write *to, struct err *err)
 {
-	_cleanup_buf_ struct buf out = BUF_INIT(SIZE_MAX / 2);
 	int r = 0;
 
 	do {
@@ -235,9 +218,9 @@ static int rewrite(struct window *w, struct change *c, struct file_write *to, st
 
 		r = window_fill(w, err);
 		while (r >= 0 && (found = memmem(p, w->len - (size_t)(p - w->data), c->old, c->old_n))) {
-			r = put(&out, p, (size_t)(found - p), to, err);
+			r = file_write_data(to, p, (size_t)(found - p), err);
 			if (r >= 0)
-				r = put(&out, c->new, c->new_n, to, err);
+				r = file_write_data(to, c->new, c->new_n, err);
 			p = found + c->old_n;
 			c->count++;
 		}
@@ -246,10 +229,10 @@ static int rewrite(struct window *w, struct change *c, struct file_write *to, st
 		if (!w->eof)
 			rest -= MIN(rest, c->old_n - 1);
 		if (r >= 0)
-			r = put(&out, p, rest, to, err);
+			r = file_write_data(to, p, rest, err);
 		window_drop(w, (size_t)(p - w->data) + rest);
 	} while (r >= 0 && !w->eof);
-	return r < 0 ? r : flush(&out, to, err);
+	return r < 0 ? r : file_write_end(to, err);
 }
 
 static int replace_open(struct window *w, struct change *c, struct err *err)

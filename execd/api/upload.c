@@ -191,8 +191,10 @@ static int batch_commit(struct file_batch *b, struct err *err)
 
 static int file_end(struct upload *u, struct err *err)
 {
-	int r;
+	int r = file_write_end(u->file, err);
 
+	if (r < 0)
+		return r;
 	if (u->file_size >= 0 && (uint64_t)u->file_size != file_write_size(u->file))
 		return err_set(err, ERR_INVALID, "INVALID_FILE_CONTENT", EINVAL,
 			       "file '%s' has %llu bytes, its metadata says %lld", file_write_path(u->file),
