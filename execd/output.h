@@ -29,8 +29,7 @@ struct output_limits {
 	size_t memory_max;     /* bytes held in memory (0: 256 KiB) */
 	uint64_t total_max;    /* bytes held in all, memory and spill (0: 64 MiB) */
 	size_t reader_lag_max; /* an attached live reader further behind stops the writer (0: 1 MiB) */
-	/* Where spill files are made and at once unlinked (NULL: /var/tmp, without it / or /tmp); borrowed.
-	 */
+	/* Where spill files are made, without a name (NULL: /var/tmp, without it / or /tmp); borrowed. */
 	const char *spill_dir;
 };
 
