@@ -408,7 +408,7 @@ static void test_mounts_are_not_crossed(void **state)
 	assert_false(exists("t/file"));
 }
 
-static int racing = 1;
+static int racing;
 
 /* Renames a directory out of the tree and back, and fills what has been emptied. */
 static void *racer(void *arg)
@@ -432,6 +432,7 @@ static void test_remove_against_a_racer(void **state)
 	(void)state;
 	assert_int_equal(mkdirat(root_fd, "outside", 0700), 0);
 	make_file(root_fd, "outside/file");
+	__atomic_store_n(&racing, 1, __ATOMIC_RELAXED);
 	assert_int_equal(pthread_create(&thread, NULL, racer, NULL), 0);
 	for (int i = 0; i < 40; i++) {
 		int r;
@@ -452,6 +453,62 @@ static void test_remove_against_a_racer(void **state)
 	assert_false(exists("t"));
 }
 
+#define MOVED 8
+
+/* Takes directories out of the tree while they are being emptied. */
+static void *mover(void *arg)
+{
+	char from[32], to[32];
+
+	for (unsigned i = 0; __atomic_load_n(&racing, __ATOMIC_RELAXED); i++) {
+		(void)snprintf(from, sizeof(from), "t/a/d%u", i % MOVED);
+		(void)snprintf(to, sizeof(to), "outside/m%d.%u", *(int *)arg, i);
+		(void)renameat(root_fd, from, root_fd, to);
+	}
+	return NULL;
+}
+
+/*
+ * From a directory that has been moved, ".." leads outside, where there are
+ * directories of the same names as those still to be removed.
+ */
+static void test_moved_out_while_inside(void **state)
+{
+	pthread_t thread;
+	char path[64];
+
+	(void)state;
+	assert_int_equal(mkdirat(root_fd, "outside", 0700), 0);
+	for (int d = 0; d < MOVED; d++) {
+		(void)snprintf(path, sizeof(path), "outside/d%d", d);
+		assert_int_equal(mkdirat(root_fd, path, 0700), 0);
+		(void)snprintf(path, sizeof(path), "outside/d%d/file", d);
+		make_file(root_fd, path);
+	}
+	for (int i = 0; i < 40; i++) {
+		assert_int_equal(mkdirat(root_fd, "t", 0700), 0);
+		assert_int_equal(mkdirat(root_fd, "t/a", 0700), 0);
+		for (int d = 0; d < MOVED; d++) {
+			(void)snprintf(path, sizeof(path), "t/a/d%d", d);
+			assert_int_equal(mkdirat(root_fd, path, 0700), 0);
+			for (int f = 0; f < 20; f++) {
+				(void)snprintf(path, sizeof(path), "t/a/d%d/f%d", d, f);
+				assert_int_equal(symlinkat("x", root_fd, path), 0);
+			}
+		}
+		__atomic_store_n(&racing, 1, __ATOMIC_RELAXED);
+		assert_int_equal(pthread_create(&thread, NULL, mover, &i), 0);
+		(void)fs_remove_tree(root_fd, "t");
+		__atomic_store_n(&racing, 0, __ATOMIC_RELAXED);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		(void)fs_remove_tree(root_fd, "t");
+		for (int d = 0; d < MOVED; d++) {
+			(void)snprintf(path, sizeof(path), "outside/d%d/file", d);
+			assert_true(exists(path));
+		}
+	}
+}
+
 #define fs_test(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -470,6 +527,7 @@ int main(void)
 		fs_test(test_remove_what_is_allowed),
 		fs_test(test_mounts_are_not_crossed),
 		fs_test(test_remove_against_a_racer),
+		fs_test(test_moved_out_while_inside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -132,7 +132,9 @@ static void test_closed_reader(void **state)
 	for (int i = 0; i < 100; i++)
 		log_info("%01900d", i);
 	log_init(-1, LOG_INFO);
+	errno = EPIPE;
 	log_info("nowhere to go");
+	assert_int_equal(errno, EPIPE);
 }
 
 #define log_test(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)

@@ -143,6 +143,59 @@ static void test_freed_is_not_touched(void **state)
 	free(left);
 }
 
+static void on_peer_moves_all(struct loop_io *io, uint32_t events)
+{
+	(void)events;
+	container_of(io, struct peer, io)->calls++;
+	for (int i = 0; i < PEERS; i++) {
+		loop_io_del(&peers[i].io);
+		/* Writing ends are never readable. */
+		assert_int_equal(loop_io_add(loop, &peers[i].io, peers[i].fds[1], EPOLLIN, on_peer_moves_all),
+				 0);
+	}
+	loop_stop(loop, 0);
+}
+
+/* The old descriptor's events are not those of the new one. */
+static void test_registered_anew_is_not_called(void **state)
+{
+	int calls = 0;
+
+	(void)state;
+	peers_open(EPOLLIN, on_peer_moves_all);
+	assert_int_equal(loop_run(loop), 0);
+	for (int i = 0; i < PEERS; i++)
+		calls += peers[i].calls;
+	assert_int_equal(calls, 1);
+	peers_close();
+}
+
+static void on_peer_wants_less(struct loop_io *io, uint32_t events)
+{
+	struct peer *p = container_of(io, struct peer, io);
+
+	p->calls++;
+	p->events |= events;
+	for (int i = 0; i < PEERS; i++)
+		if (&peers[i] != p)
+			assert_int_equal(loop_io_set(&peers[i].io, EPOLLPRI), 0);
+	loop_stop(loop, 0);
+}
+
+/* Also what is of no interest any more is not told, while the rest would be. */
+static void test_interest_changed_in_the_batch(void **state)
+{
+	int calls = 0;
+
+	(void)state;
+	peers_open(EPOLLIN, on_peer_wants_less);
+	assert_int_equal(loop_run(loop), 0);
+	for (int i = 0; i < PEERS; i++)
+		calls += peers[i].calls;
+	assert_int_equal(calls, 1);
+	peers_close();
+}
+
 static void on_peer_pauses_all(struct loop_io *io, uint32_t events)
 {
 	(void)events;
@@ -158,6 +211,9 @@ static void test_interest_lost_in_the_batch(void **state)
 
 	(void)state;
 	peers_open(EPOLLIN, on_peer_pauses_all);
+	/* Also a hang-up that has been fetched is not told. */
+	for (int i = 0; i < PEERS; i++)
+		fd_close(&peers[i].fds[1]);
 	assert_int_equal(loop_run(loop), 0);
 	for (int i = 0; i < PEERS; i++)
 		calls += peers[i].calls;
@@ -636,6 +692,34 @@ static void test_posts(void **state)
 	assert_int_equal(posts_seen, POSTERS * POSTS_PER_ONE);
 }
 
+static void on_single(struct loop_post *post)
+{
+	(void)post;
+	tell('s');
+	loop_stop(loop, 0);
+}
+
+static void *post_one(void *arg)
+{
+	loop_post(loop, arg);
+	return NULL;
+}
+
+/* One post alone wakes the loop, time and again. */
+static void test_single_posts(void **state)
+{
+	struct loop_post post = {.fn = on_single};
+	pthread_t thread;
+
+	(void)state;
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(pthread_create(&thread, NULL, post_one, &post), 0);
+		assert_int_equal(loop_run(loop), 0);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+	}
+	assert_string_equal(story, "ssssssssssssssssssss");
+}
+
 static struct loop_post nested[3];
 
 static void on_nested_last(struct loop_post *post)
@@ -689,6 +773,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		loop_test(test_removed_is_not_called),
 		loop_test(test_freed_is_not_touched),
+		loop_test(test_registered_anew_is_not_called),
+		loop_test(test_interest_changed_in_the_batch),
 		loop_test(test_interest_lost_in_the_batch),
 		loop_test(test_no_interest_no_hangup),
 		loop_test(test_bad_descriptors),
@@ -704,6 +790,7 @@ int main(void)
 		loop_test(test_prepare_arms_timer),
 		loop_test(test_signals),
 		loop_test(test_posts),
+		loop_test(test_single_posts),
 		loop_test(test_post_flush),
 		loop_test(test_stop_before_run),
 	};
