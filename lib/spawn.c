@@ -581,11 +581,44 @@ static int fail(const struct spawn *spec, const struct report *report, struct er
 		       stages[report->stage]);
 }
 
+/*
+ * When a child that shares our memory changes its ids, the kernel marks that
+ * memory as not dumpable, so that its new user cannot trace it; for us that
+ * would last, and in a user namespace take our own /proc/self away. The mark is
+ * undone when no such child is left before its exec.
+ */
+static pthread_mutex_t ids_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned ids_starts;
+static bool ids_dumpable;
+
+static void ids_begin(const struct spawn *spec)
+{
+	if (!spec->set_ids)
+		return;
+	(void)pthread_mutex_lock(&ids_lock);
+	if (ids_starts++ == 0)
+		ids_dumpable = prctl(PR_GET_DUMPABLE) == 1;
+	(void)pthread_mutex_unlock(&ids_lock);
+}
+
+static void ids_end(const struct spawn *spec)
+{
+	if (!spec->set_ids)
+		return;
+	(void)pthread_mutex_lock(&ids_lock);
+	if (--ids_starts == 0 && ids_dumpable)
+		(void)prctl(PR_SET_DUMPABLE, 1);
+	(void)pthread_mutex_unlock(&ids_lock);
+}
+
 static int spawn_planned(struct plan *plan, pid_t *ret_pid, int *ret_pidfd, struct err *err)
 {
 	_cleanup_close_ int pidfd = -EBADF;
-	pid_t pid = start(plan, &pidfd);
+	pid_t pid;
 
+	ids_begin(plan->spec);
+	pid = start(plan, &pidfd);
+	ids_end(plan->spec);
 	if (pid < 0)
 		return err_sys(err, "RUNTIME_ERROR", -pid, "start '%s': no new process", plan->spec->path);
 	if (plan->report.stage != STAGE_NONE) {

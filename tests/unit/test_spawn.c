@@ -522,6 +522,7 @@ static void test_ids(void **state)
 			    "Gid:\t4321\t4321\t4321\t4321\n"
 			    "Groups:\t1234 5678 \n");
 	assert_int_equal(geteuid(), 0);
+	assert_int_equal(prctl(PR_GET_DUMPABLE), 1);
 	/* The working directory is entered as that user. */
 	assert_int_equal(chmod(dir, 0700), 0);
 	spec.cwd = dir;
@@ -529,6 +530,12 @@ static void test_ids(void **state)
 	spec.fds_n = 0;
 	(void)snprintf(want, sizeof(want), "start 'true': working directory '%s': permission denied", dir);
 	fails(&spec, EACCES, ERR_INVALID, want);
+	assert_int_equal(prctl(PR_GET_DUMPABLE), 1);
+	/* Who has chosen not to be dumpable stays so. */
+	assert_int_equal(prctl(PR_SET_DUMPABLE, 0), 0);
+	fails(&spec, EACCES, ERR_INVALID, want);
+	assert_int_equal(prctl(PR_GET_DUMPABLE), 0);
+	assert_int_equal(prctl(PR_SET_DUMPABLE, 1), 0);
 	assert_int_equal(chmod(dir, 0755), 0);
 }
 
