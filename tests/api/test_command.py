@@ -640,7 +640,7 @@ def test_the_end_of_the_agent_is_the_end_of_its_commands(start_execd):
             evs = polite.rest()
             assert text(evs) == ["bye"]
             assert last(evs)["type"] == "error"
-            stubborn.rest()
+            assert last(stubborn.rest())["type"] == "error"
     for pid in pids:
         wait_for_end(pid)
     assert execd.process.wait(30) == 0
