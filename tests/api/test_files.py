@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import socket
 import stat
 import struct
@@ -428,6 +429,13 @@ def test_full_disk(execd, small_disk):
     assert os.statvfs(small_disk).f_bfree == free
     # And there is room again for what fits.
     uploaded(execd, small_disk / "fits", b"z" * 1000)
+
+
+def test_file_over_the_limit_of_the_process(execd, tmp_path):
+    resource.prlimit(execd.pid, resource.RLIMIT_FSIZE, (MIB, MIB))
+    refused(upload(execd, pair(tmp_path / "new/f", b"x" * 2 * MIB)), 413, "RUNTIME_ERROR", tmp_path / "new/f", "too large")
+    assert not (tmp_path / "new").exists()
+    uploaded(execd, tmp_path / "new/f", b"x" * MIB)
 
 
 @ROOT_ONLY
