@@ -92,9 +92,9 @@ static int open_log(struct agent *a, struct err *err)
 
 /* What does no harm when it is refused. */
 static void harden(const struct agent *a)
-	(void)signal(SIGXFSZ, SIG_IGN); /* a file over RLIMIT_FSIZE is an error, not the end */
 {
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); /* a file over RLIMIT_FSIZE is an error, not the end */
 	/* Orphans of commands come back to the one reaper. */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	(void)spawn_protect();
