@@ -7,6 +7,7 @@
  */
 #include "lib/fs.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -271,6 +272,7 @@ static void level_scan(struct removal *rm)
 	/* A description of its own: each look begins at the beginning. */
 	int fd = open_retry(rm->fd, ".", O_RDONLY | O_DIRECTORY, 0);
 
+	assert(l);
 	l->cut = l->progress = false;
 	dir = fd >= 0 ? fdopendir(fd) : NULL;
 	if (!dir) {

@@ -126,22 +126,22 @@ static void test_fifo(void **state)
 	assert_int_equal(fs_write_file(root_fd, "fifo", "x", 1, 0600), -ENXIO);
 }
 
+static size_t bytes_read;
+
 static void *read_all(void *arg)
 {
 	static char bytes[1 << 20];
-	size_t n = 0;
 	ssize_t r;
 
 	while ((r = read(*(int *)arg, bytes, sizeof(bytes))) > 0)
-		n += (size_t)r;
-	return (void *)n;
+		bytes_read += (size_t)r;
+	return NULL;
 }
 
 static void test_write_all(void **state)
 {
 	static char big[1 << 20];
 	pthread_t reader;
-	void *n;
 	int fds[2];
 
 	(void)state;
@@ -150,8 +150,8 @@ static void test_write_all(void **state)
 	assert_int_equal(pthread_create(&reader, NULL, read_all, &fds[0]), 0);
 	assert_int_equal(fs_write_all(fds[1], big, sizeof(big)), 0);
 	fd_close(&fds[1]);
-	assert_int_equal(pthread_join(reader, &n), 0);
-	assert_int_equal((size_t)n, sizeof(big));
+	assert_int_equal(pthread_join(reader, NULL), 0);
+	assert_int_equal(bytes_read, sizeof(big));
 	fd_close(&fds[0]);
 
 	assert_int_equal(fs_pipe(fds, 0, 1), 0);
