@@ -22,6 +22,7 @@
 #include "execd/init.h"
 #include "execd/metrics.h"
 #include "execd/options.h"
+#include "execd/ready.h"
 #include "execd/run.h"
 #include "execd/session.h"
 #include "lib/fs.h"
@@ -38,6 +39,7 @@ struct agent {
 	struct execd execd;
 	struct options options;
 	struct init *init;
+	struct ready *ready;
 	int log_fd;
 	int exit_code;
 	bool stopping;
@@ -136,6 +138,14 @@ static int agent_listen(struct agent *a, struct err *err)
 	return r;
 }
 
+/* Only where the sandbox is ours: the port belongs to it, not to a machine that execd is a guest on. */
+static void agent_ready(struct agent *a)
+{
+	int r = a->options.init ? ready_new(a->execd.loop, &a->ready) : 0;
+	if (r < 0)
+		log_info("the code interpreter's port is not opened: %s", strerror(-r));
+}
+
 static int agent_build(struct agent *a, struct err *err)
 {
 	struct execd *e = &a->execd;
@@ -173,6 +183,7 @@ static int agent_build(struct agent *a, struct err *err)
 static void agent_free(struct agent *a)
 {
 	struct execd *e = &a->execd;
+	ready_free(a->ready);
 	contexts_free(e->contexts);
 	sessions_free(e->sessions);
 	commands_free(e->commands);
@@ -199,6 +210,8 @@ static int agent_run(struct agent *a)
 	}
 	if (r >= 0)
 		r = agent_listen(a, &err);
+	if (r >= 0)
+		agent_ready(a);
 	if (r < 0) {
 		(void)fprintf(stderr, "execd: %s\n", err.message);
 		return EXIT_FAILURE;
