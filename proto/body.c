@@ -81,6 +81,31 @@ static bool takes_body(const struct http_conn *c)
 	return c->state == CONN_DRAIN || (c->state == CONN_BODY && !c->req->paused);
 }
 
+size_t body_tunnel(struct http_conn *c, const uint8_t *data, size_t n)
+{
+	struct http_tunnel *t = c->req->tunnel;
+	size_t used = 0, total = 0, piece_n;
+	const uint8_t *piece;
+	int r = 0;
+
+	if (c->req->paused || n == 0)
+		return 0;
+	if (t->raw) {
+		t->data(t, data, n);
+		return n;
+	}
+	while (!c->body.complete && total < n && r == 0) {
+		r = body_next(&c->body, data + total, n - total, &used, &piece, &piece_n);
+		total += used;
+		c->body.complete = r > 0;
+	}
+	if (r < 0)
+		conn_kill(c); /* what has gone on of it cannot be taken back */
+	else if (total > 0)
+		t->data(t, data, total);
+	return total;
+}
+
 size_t body_feed(struct http_conn *c, const uint8_t *data, size_t n)
 {
 	struct body *b = &c->body;

@@ -242,6 +242,16 @@ static bool step_closing(struct http_conn *c)
 	return false;
 }
 
+static bool step_tunnel(struct http_conn *c)
+{
+	size_t used = body_tunnel(c, c->in.data + c->in_off, c->in.len - c->in_off);
+
+	c->in_off += used;
+	if (c->state != CONN_TUNNEL)
+		return false;
+	return reply_pump(c->req) || used > 0;
+}
+
 static bool conn_step(struct http_conn *c)
 {
 	if (c->blocked)
@@ -259,6 +269,8 @@ static bool conn_step(struct http_conn *c)
 		return step_body(c);
 	case CONN_SOURCE:
 		return reply_pump(c->req);
+	case CONN_TUNNEL:
+		return step_tunnel(c);
 	case CONN_CLOSING:
 		return step_closing(c);
 	case CONN_WAIT:
@@ -279,6 +291,8 @@ static bool wants_input(const struct http_conn *c)
 		return true;
 	case CONN_BODY:
 		return !c->req->paused && !c->body.complete;
+	case CONN_TUNNEL:
+		return !c->req->paused && (c->req->tunnel->raw || !c->body.complete);
 	case CONN_WAIT:
 	case CONN_SOURCE:
 	case CONN_DEAD:
@@ -313,6 +327,14 @@ static void conn_at_eof(struct http_conn *c)
 	case CONN_DRAIN:
 		if (!c->blocked)
 			conn_kill(c);
+		break;
+	case CONN_TUNNEL:
+		if (c->req->tunnel->raw && !c->req->paused && !c->probed) {
+			c->probed = true; /* the FIN goes on to the other side, which decides */
+			c->req->tunnel->data(c->req->tunnel, NULL, 0);
+		} else if (!c->req->tunnel->raw && !c->body.complete) {
+			conn_kill(c);
+		}
 		break;
 	case CONN_WAIT:
 	case CONN_SOURCE:

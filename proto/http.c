@@ -221,7 +221,7 @@ static int resolve(struct http_req *req, char *store)
 	const char *target = req->head.target, *question = strchr(target, '?');
 	size_t n = question ? (size_t)(question - target) : strlen(target);
 	char *raw = store;
-	ssize_t r;
+	ssize_t r, query_r = 0;
 
 	memcpy(raw, target, n);
 	raw[n] = '\0';
@@ -233,14 +233,16 @@ static int resolve(struct http_req *req, char *store)
 	store += r + 1;
 	if (question) {
 		req->query = store;
-		r = query_decode(store, question + 1);
-		if (r < 0)
-			return (int)r;
-		req->query_n = (size_t)r;
-		store += r;
+		query_r = query_decode(store, question + 1);
+		req->query_n = (size_t)MAX(query_r, 0);
+		store += req->query_n;
 	}
-	return route_find(req->server->config.routes, req->server->config.prefix, req->head.method, raw,
-			  store, &req->match);
+	r = route_find(req->server->config.routes, req->server->config.prefix, req->head.method, raw, store,
+		       &req->match);
+	/* A route for any method passes the target on as it is: "?q=100%" is its own affair. */
+	if (query_r < 0 && !(req->match.route && strcmp(req->match.route->method, "*") == 0))
+		return (int)query_r;
+	return (int)r;
 }
 
 void req_begin(struct http_req *req, size_t head_n)
@@ -368,6 +370,34 @@ const char *http_host(struct http_req *req)
 	if (r < 0)
 		req->host = NULL;
 	return req->host ? req->host : "localhost";
+}
+
+const char *http_target(struct http_req *req)
+{
+	return req->head.target;
+}
+
+unsigned http_minor(struct http_req *req)
+{
+	return req->head.minor;
+}
+
+bool http_keep_alive(struct http_req *req)
+{
+	return req->head.keep_alive;
+}
+
+bool http_body_chunked(struct http_req *req)
+{
+	return req->head.chunked;
+}
+
+const char *http_header_at(struct http_req *req, size_t i, const char **ret_value)
+{
+	if (i >= req->head.fields_n)
+		return NULL;
+	*ret_value = req->head.fields[i].value;
+	return req->head.fields[i].name;
 }
 
 void http_set_data(struct http_req *req, void *data)

@@ -39,7 +39,7 @@ enum http_body {
 typedef int http_handler_fn(struct http_req *req, struct err *err);
 
 struct http_route {
-	const char *method; /* "GET", ...; a GET route also answers HEAD */
+	const char *method; /* "GET", ...; a GET route also answers HEAD; "*": any */
 	const char *path;   /* "/command/{id}/logs"; a final "/" + "*" takes the rest */
 	http_handler_fn *fn;
 	enum http_body body;
@@ -158,5 +158,34 @@ void http_reply_source(struct http_req *req, unsigned status, const char *conten
 		       struct http_source *src);
 /* The source has something to give. Valid until stop(). */
 void http_wake(struct http_req *req);
+
+/* ---- the connection itself --------------------------------------------- */
+
+/*
+ * For whoever speaks HTTP with somebody else on behalf of the client (a reverse
+ * proxy): the reply is written as it is, head and framing included, and the
+ * request's body is handed on with its framing. Begun instead of a reply.
+ */
+struct http_tunnel {
+	/* As for a source; what it appends is not framed. 1: the reply is complete. */
+	struct http_source source;
+	/* From the client: its body's bytes as framed, or, when raw, all it sends; n == 0: it sends no more. */
+	void (*data)(struct http_tunnel *t, const void *data, size_t n);
+	bool raw;  /* set it when the protocol has been switched (101): there is no next request */
+	bool keep; /* after the reply the connection may serve another request */
+};
+
+/* t lives until its source's stop(). http_body_pause() and http_wake() work as usual. */
+void http_tunnel_begin(struct http_req *req, struct http_tunnel *t);
+
+/* The request target as sent: byte-faithful path and query, "/path?query". */
+const char *http_target(struct http_req *req);
+/* 0 for HTTP/1.0, 1 for HTTP/1.1. */
+unsigned http_minor(struct http_req *req);
+bool http_body_chunked(struct http_req *req);
+/* The client expects the connection to go on after the reply. */
+bool http_keep_alive(struct http_req *req);
+/* The i-th header field as sent, in order; NULL behind the last. */
+const char *http_header_at(struct http_req *req, size_t i, const char **ret_value);
 
 unsigned http_status(enum err_kind kind);

@@ -57,6 +57,7 @@ enum conn_state {
 	CONN_BODY,    /* the body is being received */
 	CONN_WAIT,    /* the handler will reply later */
 	CONN_SOURCE,  /* a source makes the reply */
+	CONN_TUNNEL,  /* the same, while the client's bytes go to the tunnel */
 	CONN_DRAIN,   /* replied; the rest of the body is thrown away */
 	CONN_CLOSING, /* replied for the last time; waits for the client to have read it */
 	CONN_DEAD,    /* torn down in deferred work */
@@ -126,6 +127,7 @@ struct http_req {
 	bool close;	    /* the reply is the last one */
 	bool replied;	    /* reply begun */
 
+	struct http_tunnel *tunnel; /* its source is `source` */
 	struct http_source *source;
 	int64_t source_left; /* -1: unknown */
 	bool source_chunked;
@@ -180,6 +182,8 @@ void req_result(struct http_req *req, int r, const struct err *err);
 void body_begin(struct body *b, const struct head *head);
 /* Consumes what it can of the body; the connection's state tells what came of it. */
 size_t body_feed(struct http_conn *c, const uint8_t *data, size_t n);
+/* Hands the client's bytes to the tunnel as they are, up to the end of the body unless it is raw. */
+size_t body_tunnel(struct http_conn *c, const uint8_t *data, size_t n);
 /* Whether the rest may be read and thrown away to keep the connection. */
 bool body_drainable(const struct body *b);
 /* Asks the client for the body when it waits to be asked. */

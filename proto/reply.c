@@ -329,6 +329,23 @@ void http_reply_source(struct http_req *req, unsigned status, const char *conten
 	conn_kick(c);
 }
 
+void http_tunnel_begin(struct http_req *req, struct http_tunnel *t)
+{
+	struct http_conn *c = req->conn;
+
+	req->replied = true;
+	req->tunnel = t;
+	req->source = &t->source;
+	req->source_left = -1;
+	req->source_chunked = req->source_idle = req->head_only = false;
+	req->continue_owed = false; /* whether to ask for the body is the other side's to say */
+	if (c->state == CONN_DEAD)
+		return;
+	c->state = CONN_TUNNEL;
+	c->deadline_ms = 0;
+	conn_kick(c);
+}
+
 void http_wake(struct http_req *req)
 {
 	req->source_idle = false;
@@ -349,6 +366,8 @@ static void source_complete(struct http_req *req)
 {
 	struct http_source *src = TAKE_PTR(req->source);
 
+	if (req->tunnel && (req->tunnel->raw || !req->tunnel->keep || !req->conn->body.complete))
+		req->close = true;
 	src->stop(src, true);
 	conn_replied(req->conn, !req->close);
 }
@@ -453,7 +472,8 @@ void reply_probe(struct http_conn *c)
 		/* A leading zero of the next chunk's size. */
 		put(conn_out(c), "0");
 		c->probed = true;
-	} else if (c->state == CONN_SOURCE && req->source_idle && req->source_left < 0) {
+	} else if ((c->state == CONN_SOURCE || (c->state == CONN_TUNNEL && !req->tunnel->raw)) &&
+		   req->source_idle && req->source_left < 0) {
 		/* There is nothing to ask this client with. It will not be back. */
 		conn_kill(c);
 	}

@@ -91,7 +91,7 @@ static void allow_add(char *allow, size_t size, const char *method)
 
 static bool method_fits(const struct http_route *r, const char *method)
 {
-	return strcmp(r->method, method) == 0 ||
+	return strcmp(r->method, "*") == 0 || strcmp(r->method, method) == 0 ||
 	       (strcmp(r->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
 }
 

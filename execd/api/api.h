@@ -34,6 +34,8 @@ http_handler_fn command_stream_get;
 http_handler_fn session_post, session_run_post, session_delete_one, sessions_get;
 /* metrics.c */
 http_handler_fn metrics_get, metrics_watch_get, metrics_prometheus_get;
+/* proxy.c */
+http_handler_fn proxy_any;
 /* files.c, upload.c, download.c */
 http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
 	files_upload_post, files_download_get;

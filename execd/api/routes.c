@@ -44,5 +44,8 @@ const struct http_route execd_routes[] = {
 	{"GET", "/metrics/watch", metrics_watch_get, HTTP_BODY_NONE, false},
 	{"GET", "/metrics/prometheus", metrics_prometheus_get, HTTP_BODY_NONE, false},
 
+	{"*", "/proxy/{port}", proxy_any, HTTP_BODY_STREAM, false},
+	{"*", "/proxy/{port}/*", proxy_any, HTTP_BODY_STREAM, false},
+
 	{NULL, NULL, NULL, HTTP_BODY_NONE, false},
 };
