@@ -18,8 +18,6 @@
 #include "lib/buf.h"
 #include "lib/log.h"
 
-extern char **environ;
-
 struct var {
 	const char *name, *value;
 	size_t name_len, value_len;

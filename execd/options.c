@@ -81,7 +81,7 @@ static int parse_level(const char *name, const char *s, enum log_level *ret, str
 {
 	static const enum log_level numbered[] = {LOG_ERROR, LOG_ERROR, LOG_ERROR, LOG_ERROR,
 						  LOG_WARN,  LOG_INFO,	LOG_INFO,  LOG_DEBUG};
-	unsigned long v;
+	unsigned long v = 0;
 	if (log_level_parse(s, ret) == 0)
 		return 0;
 	if (parse_number(name, s, ULONG_MAX, &v, "error, warn, info, debug or a number", err) < 0)
@@ -246,6 +246,7 @@ static int parse_flag(struct options *o, char **argv, int argc, int *i, struct e
 	size_t len = strcspn(name, "=");
 	const struct flag *flag = find_flag(name, len);
 	char *value = name[len] == '=' ? name + len + 1 : NULL;
+	static char none[] = "";
 	char shown[48];
 	if (!flag)
 		return err_set(err, ERR_INVALID, "OPTIONS", EINVAL, "unknown flag %.*s",
@@ -259,9 +260,9 @@ static int parse_flag(struct options *o, char **argv, int argc, int *i, struct e
 			return err_set(err, ERR_INVALID, "OPTIONS", EINVAL, "%s needs a value", shown);
 		value = argv[(*i)++];
 	}
-	int r = apply(o, flag, shown, value, err);
+	int r = apply(o, flag, shown, value ? value : none, err);
 	/* In place: /proc/PID/cmdline shows these very bytes. */
-	if (flag->secret)
+	if (flag->secret && value)
 		explicit_bzero(value, strlen(value));
 	return r;
 }
@@ -270,7 +271,7 @@ static int parse_flag(struct options *o, char **argv, int argc, int *i, struct e
 static int listen_fds(struct options *o, struct err *err)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-	unsigned long v;
+	unsigned long v = 0;
 	if (!pid || !fds || !*fds)
 		return 0;
 	if (parse_number("LISTEN_PID", pid, INT32_MAX, &v, "a process id", err) < 0)

@@ -143,7 +143,8 @@ static int table_read(int proc, struct table *known, struct table *ret)
 			break;
 	}
 	(void)closedir(dir);
-	qsort(ret->list, ret->n, sizeof(*ret->list), compare_pid);
+	if (ret->n > 0)
+		qsort(ret->list, ret->n, sizeof(*ret->list), compare_pid);
 	return 0;
 }
 

@@ -12,8 +12,6 @@
 #include "execd/env.h"
 #include "lib/fs.h"
 
-extern char **environ;
-
 static char dir[] = "/tmp/test_env.XXXXXX";
 static char file[64];
 static char secret[] = "EXECD_ACCESS_TOKEN=hush";
@@ -214,12 +212,17 @@ static void test_paths(void **state)
 	free(long_path);
 }
 
-static void make_program(const char *name, mode_t mode)
+static const char *in_dir(const char *name)
 {
-	char path[128];
+	static char path[128];
 
 	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-	assert_int_equal(fs_write_file(AT_FDCWD, path, "", 0, mode), 0);
+	return path;
+}
+
+static void make_program(const char *name, mode_t mode)
+{
+	assert_int_equal(fs_write_file(AT_FDCWD, in_dir(name), "", 0, mode), 0);
 }
 
 static void assert_shell(const char *search, const char *want)
@@ -241,16 +244,16 @@ static void test_shell(void **state)
 
 	(void)state;
 	(void)snprintf(search, sizeof(search), "relative::/nonexistent:%s/a:%s/b", dir, dir);
-	assert_int_equal(mkdirat(AT_FDCWD, strcat(strcpy(file, dir), "/a"), 0755), 0);
-	assert_int_equal(mkdirat(AT_FDCWD, strcat(strcpy(file, dir), "/b"), 0755), 0);
+	assert_int_equal(mkdirat(AT_FDCWD, in_dir("a"), 0755), 0);
+	assert_int_equal(mkdirat(AT_FDCWD, in_dir("b"), 0755), 0);
 	assert_shell(search, NULL);
 	make_program("a/sh", 0755);
 	make_program("b/bash", 0644);
 	assert_shell(search, "/a/sh");
-	assert_int_equal(mkdirat(AT_FDCWD, strcat(strcpy(file, dir), "/a/bash"), 0755), 0);
+	assert_int_equal(mkdirat(AT_FDCWD, in_dir("a/bash"), 0755), 0);
 	assert_shell(search, "/a/sh");
 	make_program("b/sh", 0755);
-	assert_int_equal(chmod(strcat(strcpy(file, dir), "/b/bash"), 0755), 0);
+	assert_int_equal(chmod(in_dir("b/bash"), 0755), 0);
 	assert_shell(search, "/b/bash");
 	assert_int_equal(env_shell(none, &got, &err), 0); /* the default PATH */
 	free(got);

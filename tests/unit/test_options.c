@@ -27,7 +27,7 @@ static int parse_words(const char **given)
 	memset(&o, 0, sizeof(o));
 	for (; given[n]; n++) {
 		assert_true(n < WORDS_MAX && strlen(given[n]) < sizeof(words[n]));
-		argv[n] = strcpy(words[n], given[n]);
+		argv[n] = memcpy(words[n], given[n], strlen(given[n]) + 1);
 	}
 	argv[n] = NULL;
 	return options_parse(n, argv, &o, &err);
