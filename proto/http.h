@@ -169,7 +169,8 @@ void http_wake(struct http_req *req);
 struct http_tunnel {
 	/* As for a source; what it appends is not framed. 1: the reply is complete. */
 	struct http_source source;
-	/* From the client: its body's bytes as framed, or, when raw, all it sends; n == 0: it sends no more. */
+	/* From the client: its body's bytes as framed, or, when raw, all it sends; n == 0: it sends no more.
+	 */
 	void (*data)(struct http_tunnel *t, const void *data, size_t n);
 	bool raw;  /* set it when the protocol has been switched (101): there is no next request */
 	bool keep; /* after the reply the connection may serve another request */
