@@ -126,7 +126,7 @@ cppcheck: | build/deps/test.stamp
 	@mkdir -p $B/cppcheck
 	@cppcheck --quiet --cppcheck-build-dir=$B/cppcheck -j2 --std=c11 --library=posix,gnu -I. -D_GNU_SOURCE \
 		--enable=warning,performance,portability --inline-suppr --suppressions-list=tools/cppcheck.suppress \
-		--error-exitcode=1 lib proto seccomp execd sandboxd
+		--error-exitcode=1 $(SHARED) $(EXECD) $(SANDBOXD)
 
 # ---- what must be there first -------------------------------------------
 

@@ -26,7 +26,7 @@ allowed() {
 }
 
 for layer in lib proto seccomp execd sandboxd; do
-	for file in $(find $layer -name '*.[ch]'); do
+	for file in $(find $layer -name '*.[ch]' 2>/dev/null); do
 		for include in $(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$file"); do
 			case " $(allowed $layer) " in
 			*" ${include%%/*} "*) [ -e "$include" ] || complain "$file includes $include, which is not there" ;;
