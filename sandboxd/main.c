@@ -208,7 +208,7 @@ int main(int argc, char **argv)
 	struct err err;
 
 	if (argc > 0 && strcmp(argv[0], OCI_ENTER) == 0)
-		return oci_enter(argc, argv);
+		_exit(oci_enter(argc, argv)); /* nothing of a whole program's end is wanted there */
 	log_init(STDERR_FILENO, LOG_INFO);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); /* the first process of a container becomes ours */
