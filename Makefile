@@ -115,7 +115,8 @@ check-format: | build/deps/test.stamp
 format: | build/deps/test.stamp
 	clang-format -i $(SOURCES) $(HEADERS)
 
-tidy: $(patsubst %.c,$O/%.tidy,$(SOURCES))
+# Tests are spared: clang-tidy 14 dies of some, and an assertion means nothing to it.
+tidy: $(patsubst %.c,$O/%.tidy,$(SHARED) $(EXECD) $(SANDBOXD))
 
 $O/%.tidy: %.c $O/%.o .clang-tidy | build/deps/test.stamp
 	@echo "  TIDY  $<"
@@ -125,6 +126,8 @@ $O/%.tidy: %.c $O/%.o .clang-tidy | build/deps/test.stamp
 cppcheck: | build/deps/test.stamp
 	@mkdir -p $B/cppcheck
 	@cppcheck --quiet --cppcheck-build-dir=$B/cppcheck -j2 --std=c11 --library=posix,gnu -I. -D_GNU_SOURCE \
+		'-Djson_object_foreach(o,k,v)=for (k = "", v = o; k; k = 0)' \
+		'-Djson_array_foreach(a,i,v)=for (i = 0, v = a; i < 1; i++)' \
 		--enable=warning,performance,portability --inline-suppr --suppressions-list=tools/cppcheck.suppress \
 		--error-exitcode=1 $(SHARED) $(EXECD) $(SANDBOXD)
 

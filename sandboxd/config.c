@@ -52,7 +52,7 @@ static int default_execd(char **ret)
 	char *slash = strrchr(self, '/');
 	if (!slash)
 		return -ENOENT;
-	strcpy(slash + 1, "execd");
+	memcpy(slash + 1, "execd", sizeof("execd"));
 	char *path = strdup(self);
 	if (!path)
 		return -ENOMEM;
