@@ -200,7 +200,7 @@ struct events {
 	struct loop_timer timer;
 	struct http_req *req;
 	uint64_t period_ms;
-	unsigned due, sent, last;
+	unsigned due, sent, last, pad;
 };
 
 static void events_tick(struct loop_timer *timer)
@@ -216,9 +216,8 @@ static int events_proceed(struct http_source *src, struct buf *out, size_t room)
 {
 	struct events *e = container_of(src, struct events, source);
 
-	(void)room;
-	while (e->sent < e->due)
-		(void)buf_printf(out, "data: %u\n\n", e->sent++);
+	for (size_t start = out->len; e->sent < e->due && out->len - start + e->pad + 32 < room;)
+		(void)buf_printf(out, "data: %u%*s\n\n", e->sent++, (int)e->pad, "");
 	return e->last && e->sent >= e->last;
 }
 
@@ -233,12 +232,14 @@ static void events_stop(struct http_source *src, bool complete)
 
 static int events(struct http_req *req, struct err *err)
 {
-	const char *period = http_query(req, "period"), *last = http_query(req, "last");
+	const char *period = http_query(req, "period"), *last = http_query(req, "last"),
+		   *pad = http_query(req, "pad");
 	struct events *e = calloc(1, sizeof(*e));
 
 	(void)err;
 	e->source = (struct http_source){events_proceed, events_stop};
 	e->req = req;
+	e->pad = pad ? (unsigned)atoi(pad) : 0;
 	e->last = last ? (unsigned)atoi(last) : 0;
 	if (period) {
 		e->period_ms = strtoull(period, NULL, 10);
