@@ -347,7 +347,7 @@ static void read_row(sqlite3_stmt *st, struct record *row)
 static int insert_pairs(struct store *s, const struct record *row, struct err *err)
 {
 	json_t *pairs = json_loads(row->metadata ? row->metadata : "{}", 0, NULL);
-	const char *key;
+	const char *key = NULL;
 	json_t *value;
 	sqlite3_stmt *st;
 	int r = 0;

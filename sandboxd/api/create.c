@@ -130,8 +130,8 @@ static int parse_limit(const char *key, const char *value, struct sandbox_spec *
 static int parse_limits(json_t *body, const struct config *config, struct sandbox_spec *spec,
 			struct create_keep *keep, struct err *err)
 {
-	json_t *limits = NULL, *requests = NULL, *value;
-	const char *key;
+	json_t *limits = NULL, *requests = NULL, *value = NULL;
+	const char *key = NULL;
 
 	int r = json_get_str_map(body, "resourceLimits", JSON_REQUIRED, &limits, err);
 	if (r < 0)
@@ -209,7 +209,7 @@ int label_check(const char *key, const char *value, struct err *err)
 
 static int parse_metadata(json_t *body, struct sandbox_spec *spec, struct err *err)
 {
-	const char *key;
+	const char *key = NULL;
 	json_t *value;
 
 	int r = json_get_str_map(body, "metadata", JSON_OPTIONAL, &spec->metadata, err);
@@ -236,7 +236,7 @@ static int refuse(struct err *err, const char *what)
 static int refuse_object(json_t *body, const char *field, struct err *err)
 {
 	json_t *o = NULL, *value;
-	const char *key;
+	const char *key = NULL;
 
 	int r = json_get_obj(body, field, JSON_OPTIONAL, &o, err);
 	if (r < 0)
@@ -279,7 +279,7 @@ static int check_unknown(json_t *body, struct err *err)
 		"volumes",    "networkPolicy", "credentialProxy", "secureAccess", "resourceRequests",
 		"extensions",
 	};
-	const char *key;
+	const char *key = NULL;
 	json_t *value;
 
 	json_object_foreach(body, key, value)
@@ -392,7 +392,7 @@ static int count_bytes(const char *what, const char *s, size_t *total, struct er
 
 static int parse_entrypoint(json_t *body, struct sandbox_spec *spec, size_t *total, struct err *err)
 {
-	size_t i;
+	size_t i = 0;
 	json_t *value;
 
 	int r = json_get_str_arr(body, "entrypoint", JSON_REQUIRED, &spec->entrypoint, err);
@@ -417,7 +417,7 @@ static int parse_env(json_t *body, struct sandbox_spec *spec, struct create_keep
 		     struct err *err)
 {
 	json_t *env = NULL, *value;
-	const char *key;
+	const char *key = NULL;
 
 	int r = json_get_obj(body, "env", JSON_OPTIONAL, &env, err);
 	if (r <= 0)

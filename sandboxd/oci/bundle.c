@@ -103,7 +103,7 @@ static json_t *env_json(const struct bundle_spec *spec)
 			{"LANG", "C.UTF-8"},
 			{"container", "oci"}};
 	json_t *array = json_array(), *value;
-	const char *key;
+	const char *key = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++)
 		if (!json_object_get(spec->env, defaults[i].key))
