@@ -10,7 +10,8 @@
  *
  * An interrupt before STARTED is remembered and delivered then: the kernel does
  * not heed SIGINT while the user's code is not running, so that a late one
- * cannot harm it.
+ * cannot harm it. One that comes as the code is about to wait can be lost inside
+ * the language, so it is sent again until the kernel says that it has arrived.
  */
 #include "execd/context.h"
 
@@ -40,6 +41,7 @@ struct cell {
 	size_t code_n;
 	uint64_t timeout_ms;
 	bool started, interrupted, timed_out, counted;
+	unsigned tries; /* SIGINTs sent since the last acknowledgement */
 };
 
 enum state { STARTING, IDLE, BUSY, DEAD };
@@ -58,7 +60,7 @@ struct context {
 	struct list waiting;
 	size_t waiting_n, waiting_bytes;
 	struct cell *current;
-	struct loop_timer timeout;
+	struct loop_timer timeout, again;
 	struct list waits;
 	uint64_t backlog; /* offset in the own log up to which cells have been told */
 	char *epitaph;	  /* how the last kernel ended */
@@ -210,6 +212,7 @@ static void current_end(struct context *c, struct run_end *end)
 {
 	struct cell *cell = TAKE_PTR(c->current);
 	loop_timer_del(&c->timeout);
+	loop_timer_del(&c->again);
 	emit_count(cell);
 	if (cell->timed_out && end->reason != RUN_CANCELLED) {
 		char text[256];
@@ -263,6 +266,31 @@ void context_unwait(struct context_wait *w)
 
 /* ---- interrupt and timeout --------------------------------------------------- */
 
+static void interrupt_again(struct loop_timer *timer);
+
+static void arm_again(struct context *c)
+{
+	struct loop *loop = c->contexts->execd->loop;
+	uint64_t wait_ms = (uint64_t)CONTEXT_INTERRUPT_AGAIN_MS << (2 * c->current->tries);
+	if (++c->current->tries < CONTEXT_INTERRUPT_TRIES)
+		(void)loop_timer_set(loop, &c->again, loop_now_ms(loop) + wait_ms, interrupt_again);
+}
+
+static void interrupt_again(struct loop_timer *timer)
+{
+	struct context *c = container_of(timer, struct context, again);
+	(void)kernel_interrupt_again(c->kernel);
+	arm_again(c);
+}
+
+static int interrupt_current(struct context *c)
+{
+	int r = kernel_interrupt(c->kernel);
+	c->current->tries = 0;
+	arm_again(c);
+	return r;
+}
+
 static int cell_interrupt(struct run *run)
 {
 	struct cell *cell = run->owner;
@@ -274,7 +302,7 @@ static int cell_interrupt(struct run *run)
 		return 0;
 	}
 	cell->interrupted = true;
-	return cell->started ? kernel_interrupt(c->kernel) : 0;
+	return cell->started ? interrupt_current(c) : 0;
 }
 
 static const struct run_ops cell_ops = {.interrupt = cell_interrupt};
@@ -302,7 +330,7 @@ static void timed_out(struct loop_timer *timer)
 		return;
 	}
 	c->current->timed_out = true;
-	(void)kernel_interrupt(c->kernel);
+	(void)interrupt_current(c);
 	(void)loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + CONTEXT_INTERRUPT_GRACE_MS, timed_out);
 }
 
@@ -336,9 +364,15 @@ static void on_started(void *owner)
 	struct cell *cell = c->current;
 	cell->started = true;
 	if (cell->interrupted)
-		(void)kernel_interrupt(c->kernel);
+		(void)interrupt_current(c);
 	if (cell->timeout_ms)
 		(void)loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + cell->timeout_ms, timed_out);
+}
+
+static void on_interrupted(void *owner)
+{
+	struct context *c = owner;
+	loop_timer_del(&c->again);
 }
 
 static void on_result(void *owner, json_t *data)
@@ -426,6 +460,7 @@ static void on_died(void *owner, const char *message, int wstatus, const struct 
 static const struct kernel_events context_events = {
 	.ready = on_ready,
 	.started = on_started,
+	.interrupted = on_interrupted,
 	.result = on_result,
 	.done = on_done,
 	.died = on_died,
@@ -433,12 +468,8 @@ static const struct kernel_events context_events = {
 
 /* ---- zygotes -------------------------------------------------------------------- */
 
-static void zygote_ready(void *owner)
-{
-	(void)owner; /* what is to be forked has been queued in it */
-}
-
-static void zygote_started(void *owner)
+/* What is to be forked has been queued in it; it runs no cells. */
+static void zygote_ignores(void *owner)
 {
 	(void)owner;
 }
@@ -465,8 +496,9 @@ static void zygote_died(void *owner, const char *message, int wstatus, const str
 }
 
 static const struct kernel_events zygote_events = {
-	.ready = zygote_ready,
-	.started = zygote_started,
+	.ready = zygote_ignores,
+	.started = zygote_ignores,
+	.interrupted = zygote_ignores,
 	.result = zygote_result,
 	.done = zygote_result,
 	.died = zygote_died,
@@ -715,6 +747,7 @@ static void context_free(struct context *c)
 	tell_waits(c, &err);
 	end_all(c, RUN_CANCELLED, "ContextDeleted", "the context was deleted");
 	loop_timer_del(&c->timeout);
+	loop_timer_del(&c->again);
 	map_del(&c->contexts->by_id, &c->node);
 	list_del(&c->link);
 	if (run) {

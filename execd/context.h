@@ -33,6 +33,8 @@ struct run;
 #define CONTEXT_QUEUE_BYTES_MAX	   (64UL << 20) /* and their code in all */
 #define CONTEXT_CODE_MAX	   (16UL << 20) /* bytes of one cell */
 #define CONTEXT_BACKLOG_MAX	   (64UL << 10) /* bytes written between cells that the next one begins with */
+#define CONTEXT_INTERRUPT_AGAIN_MS 100		/* to the second SIGINT when the first was not acknowledged */
+#define CONTEXT_INTERRUPT_TRIES	   4		/* each waits four times as long */
 #define CONTEXT_INTERRUPT_GRACE_MS 5000		/* from a timeout's SIGINT to the end of the kernel */
 
 int contexts_new(struct execd *execd, struct contexts **ret);

@@ -24,6 +24,7 @@ enum frame_kind {
 	FRAME_END = 'E',
 	FRAME_FORKED = 'K',
 	FRAME_SYNC = 'Y',
+	FRAME_INTERRUPTED = 'I',
 };
 
 struct frame {

@@ -216,6 +216,10 @@ static void handle_message(struct kernel *k, char kind, json_t *message)
 		if (k->state == BUSY)
 			k->events->started(k->owner);
 		break;
+	case FRAME_INTERRUPTED:
+		if (k->state == BUSY)
+			k->events->interrupted(k->owner);
+		break;
 	case FRAME_RESULT:
 		/* From a thread it may come between cells, where there is nobody to show it to. */
 		if (k->state == BUSY && json_is_object(json_object_get(message, "data")))
@@ -698,6 +702,11 @@ int kernel_interrupt(struct kernel *k)
 	return child_kill_group(&k->child, SIGINT);
 }
 
+int kernel_interrupt_again(struct kernel *k)
+{
+	return child_kill(&k->child, SIGINT);
+}
+
 void kernel_kill(struct kernel *k)
 {
 	if (k->child.pid)
@@ -746,5 +755,8 @@ void kernel_free(struct kernel *k)
 	close_child_ends(k);
 	list_del(&k->fork_link);
 	fail_forks(k, "could not be forked: its parent has gone");
-	loop_defer(k->execd->loop, &k->release, release);
+	if (k->advancing) /* a callback of its own stands in it */
+		loop_defer(k->execd->loop, &k->release, release);
+	else
+		release(&k->release);
 }

@@ -34,6 +34,8 @@ struct kernel_events {
 	void (*ready)(void *owner);
 	/* The cell's own code begins now: from here on an interrupt reaches it. */
 	void (*started)(void *owner);
+	/* An interrupt has reached the user's code. */
+	void (*interrupted)(void *owner);
 	/* A result or something displayed: an object from MIME type to value; borrowed. */
 	void (*result)(void *owner, json_t *data);
 	/* The cell is over. end: {"status", "ename"?, "evalue"?, "traceback"?}; borrowed. */
@@ -68,8 +70,9 @@ void kernel_free(struct kernel *k);
 int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct output *out, struct err *err);
 /* The log that is written to has room again. */
 void kernel_resume(struct kernel *k);
-/* SIGINT to its process group. -ESRCH when it is dead. */
+/* SIGINT to its process group, or, when that seems lost, to itself again. -ESRCH when it is dead. */
 int kernel_interrupt(struct kernel *k);
+int kernel_interrupt_again(struct kernel *k);
 /* SIGKILL to it and everything it has started; died() follows. */
 void kernel_kill(struct kernel *k);
 

@@ -23,7 +23,7 @@ import types
 import __future__
 from _execd import display, magics
 from _execd.streams import Stream
-from _execd.wire import END, HIGH_FD, STARTED
+from _execd.wire import END, HIGH_FD, INTERRUPTED, STARTED
 
 TEXT_MAX = 256 << 10  # characters of an error's value, and of its traceback
 NO_INPUT = "input() is not available: a cell has no standard input"
@@ -343,6 +343,8 @@ class Session:
             if current is not None and not self.running:
                 raise KeyboardInterrupt  # a task that keeps the next cell from being read
             return
+        if os.getpid() == self.pid:
+            self.wire.send(INTERRUPTED, {})
         if self.task is not None and current is not self.task and not self.cancelled:
             self.cancelled = True
             self.loop.call_soon_threadsafe(self.task.cancel)

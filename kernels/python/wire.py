@@ -21,7 +21,7 @@ FDS_MAX = 3  # descriptors that come with one frame
 HIGH_FD = 100  # out of the way of what cells do with small descriptors
 
 EXECUTE, FORK, SYNCED = b"X", b"F", b"Y"  # from execd
-HELLO, STARTED, RESULT, END, FORKED, SYNC = b"H", b"S", b"R", b"E", b"K", b"Y"  # to execd
+HELLO, STARTED, INTERRUPTED, RESULT, END, FORKED, SYNC = b"H", b"S", b"I", b"R", b"E", b"K", b"Y"  # to execd
 
 _HEADER = struct.Struct(">Ic")
 _ALL_SIGNALS = signal.valid_signals()
