@@ -70,22 +70,18 @@ static int check_ways(struct http_req *req, struct err *err)
 	return 0;
 }
 
-/* Without the port; what is no host name is not repeated. */
+/* Without the port. What is no host name is not repeated, nor an IPv6 address: sandboxes are on 127.0.0.1. */
 static void host_of(struct http_req *req, char out[HOST_MAX])
 {
 	const char *host = http_host(req);
-	const char *end = host ? strchr(host, ']') : NULL;
-	const char *colon = host ? strrchr(host, ':') : NULL;
+	size_t n = host ? strcspn(host, ":") : 0;
 
 	(void)snprintf(out, HOST_MAX, "%s", DEFAULT_HOST);
-	if (!host || !*host)
-		return;
-	size_t n = colon && (!end || colon > end) ? (size_t)(colon - host) : strlen(host);
 	if (n == 0 || n >= HOST_MAX)
 		return;
 	for (size_t i = 0; i < n; i++)
 		if (!isascii((unsigned char)host[i]) ||
-		    (!isalnum((unsigned char)host[i]) && !strchr("-._:[]", host[i])))
+		    (!isalnum((unsigned char)host[i]) && !strchr("-._", host[i])))
 			return;
 	(void)snprintf(out, HOST_MAX, "%.*s", (int)n, host);
 }

@@ -838,6 +838,7 @@ static int oci_probe(struct runtime *rt, struct err *err)
 	if (geteuid() != 0)
 		return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", EPERM,
 			       "the oci runtime needs root (namespaces, overlayfs): start sandboxd as root");
+	cgroups_probe(&oci->cgroups); /* also where nothing can be made: what runs may still be ended */
 	int r = find_runtime(oci, err);
 	if (r == 0)
 		r = make_state_dirs(oci, err);
@@ -847,11 +848,7 @@ static int oci_probe(struct runtime *rt, struct err *err)
 	r = rootfs_build_host(oci->config->state_dir, oci->root_name, &oci->host, err);
 	if (r == 0)
 		r = copy_execd(oci, err);
-	if (r == 0)
-		r = check_kernel(oci, err);
-	if (r == 0)
-		cgroups_probe(&oci->cgroups);
-	return r;
+	return r == 0 ? check_kernel(oci, err) : r;
 }
 
 /* ---- the driver ----------------------------------------------------------------------------------- */

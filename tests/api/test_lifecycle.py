@@ -171,7 +171,9 @@ def test_endpoints(sandboxd):
     get_named = lambda host: sandboxd.http.get(f"/sandboxes/{id}/endpoints/44772", headers={"Host": host}).json()
     assert get_named("localhost:1234")["endpoint"] == execd.replace("127.0.0.1", "localhost")
     assert get_named("box.example")["endpoint"] == execd.replace("127.0.0.1", "box.example")
-    assert get_named("[::1]:8080")["endpoint"] == execd.replace("127.0.0.1", "[::1]")
+    for host in ("[::1]:8080", "[::1]", "a b", 'x"y', ""):  # sandboxes are on 127.0.0.1, and nonsense is not repeated
+        response = sandboxd.http.get(f"/sandboxes/{id}/endpoints/44772", headers={"Host": host})
+        assert response.status_code == 400 or response.json()["endpoint"] == execd, host
 
 
 # ---- what shows inside ----------------------------------------------------------
@@ -454,6 +456,43 @@ def test_runtime_that_is_not_there(start_sandboxd):
     assert response.status_code == 503
     assert "apt-get install crun" in response.json()["message"]
     assert sandboxd.http.get("/sandboxes").json()["items"] == []
+
+
+@pytest.mark.parametrize("wrapper, words", [
+    (["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"], "start sandboxd as root"),
+    (["setpriv", "--bounding-set", "-sys_admin"], "CAP_SYS_ADMIN"),
+])
+def test_rights_that_are_missing(tmp_path, wrapper, words):
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 65534, 65534)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*wrapper, SANDBOXD, "--listen", "127.0.0.1:0", "--state", state],
+                                   stdout=subprocess.PIPE, stderr=log, text=True)
+    line = process.stdout.readline()
+    assert line.startswith("listening on "), (tmp_path / "log").read_text()
+    url = f"http://{line.split()[2]}"
+    assert words in (tmp_path / "log").read_text()
+    assert httpx.get(f"{url}/health").status_code == 200
+    assert words in refusal(httpx.post(f"{url}/sandboxes", json=body()), 503)
+    process.terminate()
+    assert process.wait(END_TIMEOUT_S) == 0
+
+
+def test_state_on_an_overlay(tmp_path):
+    """The root of a container will not do as the place for upper layers; that is said at start."""
+    script = f"""
+    mkdir {tmp_path}/lower {tmp_path}/upper {tmp_path}/work {tmp_path}/merged
+    mount -t overlay overlay -o lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work {tmp_path}/merged
+    exec {SANDBOXD} --listen 127.0.0.1:0 --state {tmp_path}/merged/state"""
+    process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-ec", script],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    url = f"http://{process.stdout.readline().split()[2]}"
+    assert "Put --state on ext4" in refusal(httpx.post(f"{url}/sandboxes", json=body()), 503)
+    process.terminate()
+    assert "Put --state on ext4" in process.communicate(timeout=END_TIMEOUT_S)[1]
 
 
 # ---- crashes and restarts ------------------------------------------------------------------
