@@ -185,7 +185,8 @@ static int exec_one(struct store *s, enum statement which)
 
 static void checkpoint(sqlite3 *db)
 {
-	if (sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
+	/* As a statement: the call of that name does nothing on a connection that has not read yet. */
+	if (sqlite3_exec(db, "PRAGMA wal_checkpoint(PASSIVE)", NULL, NULL, NULL) != SQLITE_OK)
 		log_warn("store: checkpoint: %s", sqlite3_errmsg(db));
 }
 
@@ -197,7 +198,7 @@ static void *checkpointer(void *arg)
 	if (sqlite3_open_v2(s->path, &db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
 		log_warn("store: open for checkpoints: %s", sqlite3_errmsg(db));
 	(void)pthread_mutex_lock(&s->lock);
-	while (!s->stopping) {
+	while (s->due || !s->stopping) {
 		if (!s->due) {
 			(void)pthread_cond_wait(&s->wake, &s->lock);
 			continue;
