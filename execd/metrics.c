@@ -14,12 +14,12 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "execd/cgroup.h"
 #include "lib/buf.h"
 #include "lib/clock.h"
 #include "lib/fs.h"
 
-#define FILE_MAX 65536
-#define MIB	 (1024.0 * 1024.0)
+#define MIB (1024.0 * 1024.0)
 
 enum source { SOURCE_SYSTEM, SOURCE_CGROUP1, SOURCE_CGROUP2 };
 
@@ -36,35 +36,6 @@ struct metrics {
 
 /* ---- kernel files --------------------------------------------------------- */
 
-static const char *read_text(int dirfd, const char *path, struct buf *b)
-{
-	buf_clear(b);
-	return fs_read_file(dirfd, path, b) < 0 ? NULL : buf_cstr(b);
-}
-
-/* The number that follows key at the start of a line. */
-static int find_number(const char *text, const char *key, uint64_t *ret)
-{
-	size_t n = strlen(key);
-	for (const char *line = text; line && *line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':')) {
-			*ret = strtoull(line + n + 1, NULL, 10);
-			return 0;
-		}
-	}
-	return -ENOENT;
-}
-
-static int read_number(int dirfd, const char *path, struct buf *b, uint64_t *ret)
-{
-	const char *text = read_text(dirfd, path, b);
-	if (!text || *text < '0' || *text > '9')
-		return -ENOENT;
-	*ret = strtoull(text, NULL, 10);
-	return 0;
-}
-
 static int cpu_usage(const struct metrics *m, struct buf *b, uint64_t *ret_usec)
 {
 	unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
@@ -73,16 +44,16 @@ static int cpu_usage(const struct metrics *m, struct buf *b, uint64_t *ret_usec)
 	int r;
 	switch (m->source) {
 	case SOURCE_CGROUP2:
-		text = read_text(m->cpu_fd, "cpu.stat", b);
-		return text ? find_number(text, "usage_usec", ret_usec) : -ENOENT;
+		text = cgroup_text(m->cpu_fd, "cpu.stat", b);
+		return text ? cgroup_field(text, "usage_usec", ret_usec) : -ENOENT;
 	case SOURCE_CGROUP1:
-		r = read_number(m->cpu_fd, "cpuacct.usage", b, &v);
+		r = cgroup_number(m->cpu_fd, "cpuacct.usage", b, &v);
 		*ret_usec = r < 0 ? 0 : v / 1000;
 		return r;
 	case SOURCE_SYSTEM:
 		break;
 	}
-	text = read_text(AT_FDCWD, "/proc/stat", b);
+	text = cgroup_text(AT_FDCWD, "/proc/stat", b);
 	if (!text || sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle,
 			    &iowait, &irq, &softirq, &steal) != 8)
 		return -ENOENT;
@@ -98,17 +69,17 @@ static int memory_used(const struct metrics *m, struct buf *b, uint64_t *ret)
 	const char *text;
 	int r;
 	if (m->source != SOURCE_SYSTEM) {
-		r = read_number(m->memory_fd, v2 ? "memory.current" : "memory.usage_in_bytes", b, &used);
-		text = r < 0 ? NULL : read_text(m->memory_fd, "memory.stat", b);
+		r = cgroup_number(m->memory_fd, v2 ? "memory.current" : "memory.usage_in_bytes", b, &used);
+		text = r < 0 ? NULL : cgroup_text(m->memory_fd, "memory.stat", b);
 		if (text)
-			(void)find_number(text, v2 ? "inactive_file" : "total_inactive_file", &cache);
+			(void)cgroup_field(text, v2 ? "inactive_file" : "total_inactive_file", &cache);
 		*ret = r < 0 ? 0 : used - MIN(cache, used);
 		return r;
 	}
-	text = read_text(AT_FDCWD, "/proc/meminfo", b);
-	r = text ? find_number(text, "MemTotal", &total) : -ENOENT;
+	text = cgroup_text(AT_FDCWD, "/proc/meminfo", b);
+	r = text ? cgroup_field(text, "MemTotal", &total) : -ENOENT;
 	if (r >= 0)
-		r = find_number(text, "MemAvailable", &used);
+		r = cgroup_field(text, "MemAvailable", &used);
 	*ret = r < 0 ? 0 : (total - MIN(used, total)) * 1024;
 	return r;
 }
@@ -120,12 +91,13 @@ static double cpu_quota(const struct metrics *m, struct buf *b)
 	uint64_t quota, period;
 	const char *text;
 	if (m->source == SOURCE_CGROUP2) {
-		text = read_text(m->cpu_fd, "cpu.max", b); /* "max 100000" or "50000 100000" */
+		text = cgroup_text(m->cpu_fd, "cpu.max", b); /* "max 100000" or "50000 100000" */
 		char *end;
 		quota = text && *text != 'm' ? strtoull(text, &end, 10) : 0;
 		period = quota ? strtoull(end, NULL, 10) : 0;
-	} else if (m->source != SOURCE_CGROUP1 || read_number(m->cpu_fd, "cpu.cfs_quota_us", b, &quota) < 0 ||
-		   read_number(m->cpu_fd, "cpu.cfs_period_us", b, &period) < 0) {
+	} else if (m->source != SOURCE_CGROUP1 ||
+		   cgroup_number(m->cpu_fd, "cpu.cfs_quota_us", b, &quota) < 0 ||
+		   cgroup_number(m->cpu_fd, "cpu.cfs_period_us", b, &period) < 0) {
 		return 0;
 	}
 	return period ? (double)quota / (double)period : 0;
@@ -143,108 +115,65 @@ static double cpu_count(const struct metrics *m, struct buf *b)
 static uint64_t memory_total(const struct metrics *m, struct buf *b)
 {
 	uint64_t limit = UINT64_MAX, total = 0;
-	const char *text = read_text(AT_FDCWD, "/proc/meminfo", b);
-	if (text && find_number(text, "MemTotal", &total) == 0)
+	const char *text = cgroup_text(AT_FDCWD, "/proc/meminfo", b);
+	if (text && cgroup_field(text, "MemTotal", &total) == 0)
 		total *= 1024;
 	if (m->source == SOURCE_CGROUP2) {
-		(void)read_number(m->memory_fd, "memory.max", b, &limit); /* "max" is no number */
+		(void)cgroup_number(m->memory_fd, "memory.max", b, &limit); /* "max" is no number */
 	} else if (m->source == SOURCE_CGROUP1) {
-		text = read_text(m->memory_fd, "memory.stat", b);
+		text = cgroup_text(m->memory_fd, "memory.stat", b);
 		if (text)
-			(void)find_number(text, "hierarchical_memory_limit", &limit);
+			(void)cgroup_field(text, "hierarchical_memory_limit", &limit);
 	}
 	return total ? MIN(limit, total) : limit;
 }
 
 /* ---- which cgroup is ours ------------------------------------------------- */
 
-static int open_dir(const char *path)
+static int open_cgroup(const char *controller, enum cgroup_version *ret_version)
 {
-	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char path[CGROUP_PATH_MAX];
+	int r = cgroup_find(controller, path, ret_version);
+	if (r < 0)
+		return r;
+	r = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return r < 0 ? -errno : r;
 }
 
-/*
- * The directory of a hierarchy: mount + our path where the container shows the
- * host's tree, the mount itself where it shows only our part of it.
- */
-static int open_cgroup(const char *mount, const char *path, const char *must_have)
+static void find_cgroup(struct metrics *m)
 {
-	char full[4096];
-	for (int whole = 1; whole >= 0; whole--) {
-		if (snprintf(full, sizeof(full), "%s%s", mount, whole ? path : "") >= (int)sizeof(full))
-			continue;
-		_cleanup_close_ int fd = open_dir(full);
-		if (fd >= 0 && faccessat(fd, must_have, R_OK, 0) == 0)
-			return TAKE_FD(fd);
-	}
-	return -ENOENT;
-}
-
-/* Is `controller` one of the comma-separated names in list? */
-static bool listed(const char *list, size_t n, const char *controller)
-{
-	size_t len = strlen(controller);
-	for (const char *p = list; p < list + n;) {
-		const char *end = memchr(p, ',', (size_t)(list + n - p));
-		end = end ? end : list + n;
-		if ((size_t)(end - p) == len && memcmp(p, controller, len) == 0)
-			return true;
-		p = end + 1;
-	}
-	return false;
-}
-
-/* Our path in the hierarchy of a controller ("": version 2), from /proc/self/cgroup: "4:memory:/path". */
-static bool cgroup_path(const char *text, const char *controller, char *out, size_t size)
-{
-	for (const char *line = text; line && *line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		const char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL;
-		if (!path)
-			return false;
-		size_t list_n = (size_t)(path - list - 1), n = strcspn(path + 1, "\n");
-		bool match = *controller ? listed(list + 1, list_n, controller) : list_n == 0;
-		if (!match || n >= size)
-			continue;
-		memcpy(out, path + 1, n);
-		out[n] = '\0';
-		return true;
-	}
-	return false;
-}
-
-static void find_cgroup(struct metrics *m, struct buf *b)
-{
-	char path[2048];
-	const char *text = read_text(AT_FDCWD, "/proc/self/cgroup", b);
-	if (text && cgroup_path(text, "", path, sizeof(path))) {
-		m->memory_fd = open_cgroup("/sys/fs/cgroup", path, "memory.current");
-		if (m->memory_fd >= 0)
-			m->cpu_fd = openat(m->memory_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (m->cpu_fd >= 0) {
-			m->source = SOURCE_CGROUP2;
+	enum cgroup_version memory = CGROUP_1, cpu = CGROUP_1;
+	m->memory_fd = open_cgroup("memory", &memory);
+	if (m->memory_fd >= 0 && memory == CGROUP_2) {
+		if (faccessat(m->memory_fd, "memory.current", R_OK, 0) < 0) { /* the top of the tree */
+			fd_close(&m->memory_fd);
 			return;
 		}
-		fd_close(&m->memory_fd);
+		m->cpu_fd = openat(m->memory_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (m->cpu_fd >= 0)
+			m->source = SOURCE_CGROUP2;
+		return;
 	}
-	if (text && cgroup_path(text, "memory", path, sizeof(path)))
-		m->memory_fd = open_cgroup("/sys/fs/cgroup/memory", path, "memory.usage_in_bytes");
-	if (text && cgroup_path(text, "cpuacct", path, sizeof(path)))
-		m->cpu_fd = open_cgroup("/sys/fs/cgroup/cpuacct", path, "cpuacct.usage");
+	m->cpu_fd = open_cgroup("cpuacct", &cpu);
 	if (m->memory_fd >= 0 && m->cpu_fd >= 0)
 		m->source = SOURCE_CGROUP1;
+}
+
+int metrics_oom_kills(const struct metrics *m, uint64_t *ret)
+{
+	return m->memory_fd < 0 ? -ENOENT : cgroup_oom_kills(m->memory_fd, ret);
 }
 
 /* ---- samples -------------------------------------------------------------- */
 
 int metrics_new(struct metrics **ret)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT(FILE_MAX);
+	_cleanup_buf_ struct buf b = BUF_INIT(CGROUP_FILE_MAX);
 	struct metrics *m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;
 	m->cpu_fd = m->memory_fd = -EBADF;
-	find_cgroup(m, &b);
+	find_cgroup(m);
 	m->cpus = cpu_count(m, &b);
 	m->mem_total = memory_total(m, &b);
 	m->base.mono_usec = clock_mono_usec();
@@ -279,7 +208,7 @@ static double used_pct(struct metrics *m, struct point now)
 int metrics_read(struct metrics *m, struct metrics_sample *ret)
 {
 	static const char *const names[] = {"system", "cgroup1", "cgroup2"};
-	_cleanup_buf_ struct buf b = BUF_INIT(FILE_MAX);
+	_cleanup_buf_ struct buf b = BUF_INIT(CGROUP_FILE_MAX);
 	struct point now = {.mono_usec = clock_mono_usec()};
 	uint64_t used;
 	int r = cpu_usage(m, &b, &now.cpu_usec);
@@ -315,10 +244,10 @@ static unsigned count_fds(void)
 
 void metrics_agent(struct metrics_agent *ret)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT(FILE_MAX);
+	_cleanup_buf_ struct buf b = BUF_INIT(CGROUP_FILE_MAX);
 	struct rusage usage;
 	unsigned long size, resident = 0;
-	const char *text = read_text(AT_FDCWD, "/proc/self/statm", &b);
+	const char *text = cgroup_text(AT_FDCWD, "/proc/self/statm", &b);
 	if (text && sscanf(text, "%lu %lu", &size, &resident) != 2)
 		resident = 0;
 	(void)getrusage(RUSAGE_SELF, &usage);

@@ -32,6 +32,10 @@ struct metrics_sample {
 /* Reads a few kernel files; -errno when none of them can be read. */
 int metrics_read(struct metrics *m, struct metrics_sample *ret);
 
+/* Processes of our own cgroup that the kernel has killed for want of memory, ever. -errno when nothing tells.
+ */
+int metrics_oom_kills(const struct metrics *m, uint64_t *ret);
+
 /* The agent itself. */
 struct metrics_agent {
 	uint64_t resident_bytes;

@@ -73,7 +73,7 @@ struct plan {
 	size_t fds_n;
 	int fd_above;	/* greater than every child_fd */
 	int keep_below; /* the table is shared: take a copy of this much of it; 0 when it is ours */
-	int cgroup_fd;
+	int cgroup_fds[SPAWN_CGROUPS_MAX];
 	char *programs; /* paths to try, each with its NUL; an empty one ends them */
 	pid_t parent;
 	int report_fd; /* -EBADF when memory is shared */
@@ -312,8 +312,9 @@ CHILD static int child_main(void *arg)
 	child_reset_signals();
 	if (spec->new_session && setsid() < 0)
 		child_fail(plan, STAGE_SESSION);
-	if (plan->cgroup_fd >= 0 && write(plan->cgroup_fd, "0", 1) != 1)
-		child_fail(plan, STAGE_CGROUP);
+	for (int i = 0; i < SPAWN_CGROUPS_MAX; i++)
+		if (plan->cgroup_fds[i] >= 0 && write(plan->cgroup_fds[i], "0", 1) != 1)
+			child_fail(plan, STAGE_CGROUP);
 	/* Until here the table may be the parent's, and nothing of it may change. */
 	if (plan->keep_below > 0 &&
 	    syscall(SYS_close_range, plan->keep_below, ~0U, CLOSE_RANGE_UNSHARE) < 0 &&
@@ -632,29 +633,49 @@ static int spawn_planned(struct plan *plan, pid_t *ret_pid, int *ret_pidfd, stru
 	return 0;
 }
 
-int spawn(const struct spawn *spec, pid_t *ret_pid, int *ret_pidfd, struct err *err)
+static int open_cgroups(struct plan *plan, struct err *err)
 {
-	_cleanup_close_ int cgroup_fd = -EBADF, null_fd = -EBADF;
-	struct plan plan = {.spec = spec, .parent = getpid()};
-	int r;
+	const struct spawn *spec = plan->spec;
 
-	if (spec->cgroup_procs) {
-		cgroup_fd = open(spec->cgroup_procs, O_WRONLY | O_CLOEXEC | O_NOCTTY);
-		if (cgroup_fd < 0)
+	for (int i = 0; i < SPAWN_CGROUPS_MAX; i++) {
+		if (!spec->cgroup_procs[i])
+			continue;
+		plan->cgroup_fds[i] = open(spec->cgroup_procs[i], O_WRONLY | O_CLOEXEC | O_NOCTTY);
+		if (plan->cgroup_fds[i] < 0)
 			return err_sys(err, "RUNTIME_ERROR", errno, "start '%s': open '%s'", spec->path,
-				       spec->cgroup_procs);
+				       spec->cgroup_procs[i]);
 	}
-	plan.cgroup_fd = cgroup_fd;
-	r = plan_fds(&plan, &null_fd, err);
+	return 0;
+}
+
+static int spawn_in(struct plan *plan, pid_t *ret_pid, int *ret_pidfd, struct err *err)
+{
+	_cleanup_close_ int null_fd = -EBADF;
+	const struct spawn *spec = plan->spec;
+	int r = open_cgroups(plan, err);
+
 	if (r < 0)
 		return r;
-	r = plan_programs(&plan);
+	r = plan_fds(plan, &null_fd, err);
+	if (r < 0)
+		return r;
+	r = plan_programs(plan);
 	if (r == -ENOENT)
 		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", ENOENT,
 			       "the program's name is empty");
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "start '%s'", spec->path);
-	r = spawn_planned(&plan, ret_pid, ret_pidfd, err);
-	free(plan.programs);
+	r = spawn_planned(plan, ret_pid, ret_pidfd, err);
+	free(plan->programs);
+	return r;
+}
+
+int spawn(const struct spawn *spec, pid_t *ret_pid, int *ret_pidfd, struct err *err)
+{
+	struct plan plan = {.spec = spec, .parent = getpid(), .cgroup_fds = {-EBADF, -EBADF}};
+	int r = spawn_in(&plan, ret_pid, ret_pidfd, err);
+
+	for (int i = 0; i < SPAWN_CGROUPS_MAX; i++)
+		fd_close(&plan.cgroup_fds[i]);
 	return r;
 }

@@ -19,7 +19,8 @@
 #include "lib/err.h"
 #include "lib/util.h"
 
-#define SPAWN_FDS_MAX 16
+#define SPAWN_FDS_MAX	  16
+#define SPAWN_CGROUPS_MAX 2 /* version 1 has a hierarchy for each controller */
 
 struct spawn_fd {
 	int parent_fd; /* borrowed: the caller closes its own */
@@ -53,7 +54,7 @@ struct spawn {
 
 	const struct spawn_rlimit *rlimits;
 	size_t rlimits_n;
-	const char *cgroup_procs; /* cgroup.procs file to join before exec, or NULL */
+	const char *cgroup_procs[SPAWN_CGROUPS_MAX]; /* cgroup.procs files to join before exec; NULL: none */
 };
 
 /*
