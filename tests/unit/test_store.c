@@ -37,6 +37,7 @@ static int tear_down(void **state)
 {
 	(void)state;
 	store_close(store);
+	store = NULL;
 	remove_files();
 	return 0;
 }
@@ -117,6 +118,7 @@ static void test_survives_reopening(void **state)
 	(void)state;
 	insert(&row);
 	store_close(store);
+	store = NULL;
 	assert_int_equal(store_open(path, &store, &err), 0);
 	assert_int_equal(store_get(store, "one", check_base, "one", &err), 42);
 }
@@ -343,6 +345,7 @@ static void test_checkpoint(void **state)
 		insert(&row);
 	}
 	store_close(store);
+	store = NULL;
 	assert_int_equal(stat(path, &st), 0);
 	assert_true(st.st_size > 200 * 1024);
 	assert_int_equal(store_open(path, &store, &err), 0);
@@ -358,6 +361,7 @@ static void test_newer_schema(void **state)
 
 	(void)state;
 	store_close(store);
+	store = NULL;
 	store = NULL;
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 99", NULL, NULL, NULL), SQLITE_OK);
