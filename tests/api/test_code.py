@@ -252,6 +252,15 @@ def test_everything_written_comes_in_order_before_the_end(context):
     assert cell.out == ["print", "write", "system", "part of a line", "from C"]
 
 
+def test_what_a_large_pipe_holds_comes_before_the_end(context):
+    """More than execd reads at once is still in the pipe when the end of the cell arrives."""
+    context.run("import fcntl, os\nF_SETPIPE_SZ = 1031\nfcntl.fcntl(1, F_SETPIPE_SZ, 1 << 20)")
+    for _ in range(5):
+        cell = context.run("os.write(1, (b'y' * 99 + b'\\n') * 10000)")
+        assert len(cell.out) == 10000 and cell.events[-3]["type"] == "execution_count"
+        assert cell.results == [{"text": "1000000"}]
+
+
 def test_streams_and_results_keep_their_order(context):
     cell = context.run(
         "import sys\nfor i in range(3):\n"
