@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -319,7 +320,8 @@ def test_entrypoint_ends(sandboxd):
 
 def test_entrypoint_that_ends_later(sandboxd):
     id = running(sandboxd, entrypoint=["sh", "-c", "mkfifo /tmp/go; read line </tmp/go"])
-    sh(sandboxd, id, "until [ -p /tmp/go ]; do :; done; echo >/tmp/go")
+    with suppress(httpx.TransportError, AssertionError):  # the agent may go while it still answers
+        sh(sandboxd, id, "until [ -p /tmp/go ]; do :; done; echo >/tmp/go")
     status = wait(sandboxd, id, "Terminated")["status"]
     assert status["reason"] == "container_exited"
 
