@@ -13,12 +13,14 @@
 #include <string.h>
 
 #include "lib/fs.h"
+#include "sandboxd/settings.h"
 
 #define API_KEY_ENV "OPENSANDBOX_SERVER_API_KEY" /* the known server's name for it */
 #define API_KEY_MAX 4096
 
 enum {
-	OPT_LISTEN = 256,
+	OPT_CONFIG = 256,
+	OPT_LISTEN,
 	OPT_LISTEN_FD,
 	OPT_INSECURE,
 	OPT_STATE,
@@ -33,6 +35,7 @@ enum {
 };
 
 static const struct option known[] = {
+	{"config", required_argument, NULL, OPT_CONFIG},
 	{"listen", required_argument, NULL, OPT_LISTEN},
 	{"listen-fd", required_argument, NULL, OPT_LISTEN_FD},
 	{"insecure", no_argument, NULL, OPT_INSECURE},
@@ -52,6 +55,9 @@ static const struct option known[] = {
 static const char help[] =
 	"sandboxd - makes, watches and ends sandboxes; the OpenSandbox lifecycle API\n"
 	"\n"
+	"  sandboxd init-config [FILE] [--force]   writes a file with every setting\n"
+	"\n"
+	"  --config FILE          settings (SANDBOX_CONFIG_PATH, or ~/.sandbox.toml); flags win over them\n"
 	"  --listen HOST:PORT     where to serve (127.0.0.1:8080; port 0: any, printed on stdout)\n"
 	"  --listen-fd N          serve this listening socket instead\n"
 	"  --insecure             allow listening beyond loopback without a key\n"
@@ -166,6 +172,8 @@ static int parse_image(struct config *c, const char *value, struct err *err)
 static int parse_one(struct config *c, int opt, struct err *err)
 {
 	switch (opt) {
+	case OPT_CONFIG:
+		return 0; /* read before */
 	case OPT_LISTEN:
 		return parse_listen(c, optarg, err);
 	case OPT_LISTEN_FD:
@@ -199,11 +207,52 @@ static int parse_one(struct config *c, int opt, struct err *err)
 	return err_set(err, ERR_INVALID, "CONFIG", 0, "see sandboxd --help");
 }
 
+static int init_config(int argc, char **argv, struct err *err)
+{
+	const char *path = "~/.sandbox.toml";
+	bool force = false;
+	for (int i = 2; i < argc; i++) {
+		if (strcmp(argv[i], "--force") == 0)
+			force = true;
+		else if (argv[i][0] != '-')
+			path = argv[i];
+		else
+			return err_set(err, ERR_INVALID, "CONFIG", 0, "init-config: '%s' is not a flag",
+				       argv[i]);
+	}
+	int r = settings_write(path, force, err);
+	if (r < 0)
+		return r;
+	(void)printf("wrote %s\n", path);
+	return 1;
+}
+
+/* The file comes first, wherever its name stands: what is said by hand wins over it. */
+static int load_file(int argc, char **argv, struct config *c, struct err *err)
+{
+	_cleanup_free_ char *path = NULL;
+	int opt;
+	opterr = 0;
+	optind = 1;
+	while ((opt = getopt_long(argc, argv, "h", known, NULL)) != -1)
+		if (opt == OPT_CONFIG && replace(&path, optarg) < 0)
+			return err_sys(err, "CONFIG", ENOMEM, "--config");
+	opterr = 1;
+	if (!path)
+		path = settings_default_path();
+	return path ? settings_load(path, c, err) : 0;
+}
+
 int flags_parse(int argc, char **argv, struct config *c, struct err *err)
 {
 	char *key = getenv(API_KEY_ENV);
 	int r, opt;
 
+	if (argc > 1 && strcmp(argv[1], "init-config") == 0)
+		return init_config(argc, argv, err);
+	r = load_file(argc, argv, c, err);
+	if (r < 0)
+		return r;
 	if (key && *key) {
 		r = take_key(c, API_KEY_ENV, key, err);
 		explicit_bzero(key, strlen(key)); /* and out of /proc/self/environ */
