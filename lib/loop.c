@@ -109,11 +109,15 @@ static void unlink_all(struct list *head)
 		list_del(head->next);
 }
 
+static void run_defers(struct loop *loop);
+
 void loop_free(struct loop *loop)
 {
 	if (!loop)
 		return;
 	assert(!loop->running);
+	/* What was to be released after the last turn. */
+	run_defers(loop);
 	/* Owners may still delete or cancel what they had here. */
 	unlink_all(&loop->defers);
 	unlink_all(&loop->prepares);

@@ -20,7 +20,10 @@
 
 struct loop;
 
-/* -errno on failure. loop_free takes NULL; descriptors must have been removed, the rest it lets go of. */
+/*
+ * -errno on failure. loop_free takes NULL; descriptors must have been removed. It runs what is still
+ * deferred, for that is how memory is freed, and lets go of the rest.
+ */
 int loop_new(struct loop **ret);
 void loop_free(struct loop *loop);
 

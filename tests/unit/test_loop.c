@@ -508,6 +508,19 @@ static void test_defer(void **state)
 	fd_close(&p.fds[1]);
 }
 
+/* What is deferred when no turn will come any more still runs: it frees what the last one left. */
+static void test_defer_before_the_end(void **state)
+{
+	struct later l = {.c = 'e'};
+
+	(void)state;
+	loop_defer(loop, &l.d, on_later);
+	loop_free(loop);
+	assert_string_equal(story, "e");
+	loop_defer_cancel(&l.d);
+	assert_int_equal(loop_new(&loop), 0);
+}
+
 static void on_later_forever(struct loop_defer *d)
 {
 	tell('f');
@@ -785,6 +798,7 @@ int main(void)
 		loop_test(test_many_timers),
 		loop_test(test_far_timer),
 		loop_test(test_defer),
+		loop_test(test_defer_before_the_end),
 		loop_test(test_defer_itself),
 		loop_test(test_prepare),
 		loop_test(test_prepare_arms_timer),
