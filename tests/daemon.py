@@ -28,7 +28,10 @@ def children(pid="self"):
     """The direct children of a process (every thread's)."""
     found = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found.update(int(child) for child in (task / "children").read_text().split())
+        try:
+            found.update(int(child) for child in (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):  # that thread has ended
+            continue
     return found
 
 
