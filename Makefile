@@ -61,7 +61,7 @@ $O/kernels.o: $O/kernels.S
 
 $B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) -o $@
+	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) -lz -o $@
 
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD))
 	@echo "  LINK  $@"
@@ -79,7 +79,7 @@ PROGRAMS := $(TESTS:tests/%.c=$B/%)
 $(PROGRAMS): $B/%: $O/tests/%.o $B/house.a | build/deps/test.stamp
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lsqlite3 -lcmocka -o $@
+	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lz -lsqlite3 -lcmocka -o $@
 
 test-programs: $(PROGRAMS)
 

@@ -14,7 +14,7 @@ deps=$PWD/build/deps
 
 # package, or package:command where a command of that name will do, whoever installed it
 build_packages='gcc make cmake:cmake pkg-config libc6-dev libjansson-dev libsqlite3-dev libseccomp-dev
-	libcap-dev libbsd-dev patch:patch xz-utils:xz binutils crun:crun'
+	libcap-dev libbsd-dev zlib1g-dev patch:patch xz-utils:xz binutils crun:crun'
 test_packages='libcmocka-dev clang-format:clang-format clang-tidy:clang-tidy cppcheck:cppcheck
 	nginx-light:nginx wrk:wrk python3 python3-venv iproute2:ip curl:curl'
 

@@ -39,7 +39,8 @@ http_handler_fn proxy_any;
 /* files.c, upload.c, download.c */
 http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
 	files_upload_post, files_download_get;
-/* listing.c, directories.c */
+/* listing.c, copy.c, directories.c, archive.c */
+http_handler_fn files_copy_post, directories_archive_get, directories_archive_post;
 http_handler_fn files_search_get, directories_list_get, directories_post, directories_delete;
 /* code.c */
 http_handler_fn code_post, code_delete, code_context_post, code_contexts_get, code_contexts_delete,

@@ -31,6 +31,7 @@ const struct http_route execd_routes[] = {
 	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},
 	{"POST", "/files/permissions", files_permissions_post, HTTP_BODY_JSON, false},
 	{"POST", "/files/mv", files_mv_post, HTTP_BODY_JSON, false},
+	{"POST", "/files/copy", files_copy_post, HTTP_BODY_JSON, false},
 	{"GET", "/files/search", files_search_get, HTTP_BODY_NONE, false},
 	{"POST", "/files/replace", files_replace_post, HTTP_BODY_JSON, false},
 	{"POST", "/files/upload", files_upload_post, HTTP_BODY_STREAM, false},
@@ -39,6 +40,8 @@ const struct http_route execd_routes[] = {
 	{"GET", "/directories/list", directories_list_get, HTTP_BODY_NONE, false},
 	{"POST", "/directories", directories_post, HTTP_BODY_JSON, false},
 	{"DELETE", "/directories", directories_delete, HTTP_BODY_NONE, false},
+	{"GET", "/directories/archive", directories_archive_get, HTTP_BODY_NONE, false},
+	{"POST", "/directories/archive", directories_archive_post, HTTP_BODY_STREAM, false},
 
 	{"GET", "/metrics", metrics_get, HTTP_BODY_NONE, false},
 	{"GET", "/metrics/watch", metrics_watch_get, HTTP_BODY_NONE, false},
