@@ -4,7 +4,9 @@
  * Owns each context, its kernel and its cells, and per language a zygote: a
  * kernel that runs no cell, started with the first context. It is replaced when
  * it has died or when the environment of new kernels has changed meanwhile;
- * contexts do not need it once they are there.
+ * contexts do not need it once they are there. A language that cannot fork has
+ * a spare instead: the same, but it becomes the next context itself, and goes
+ * when nobody has wanted it for a while.
  *
  *   cell: WAITING -> SENT -> STARTED -> ended
  *
@@ -32,7 +34,8 @@
 #include "lib/random.h"
 #include "proto/json.h"
 
-#define RESULT_MAX ((size_t)64 << 20) /* bytes of one result event */
+#define RESULT_MAX    ((size_t)64 << 20) /* bytes of one result event */
+#define SPARE_IDLE_MS 600000		 /* a spare kernel that is not taken ends */
 
 struct cell {
 	struct list link;
@@ -67,15 +70,16 @@ struct context {
 	bool reborn;	  /* the next cell says that this is a new kernel */
 };
 
-struct zygote {
+struct zygote { /* or spare */
 	struct kernel *kernel;
+	struct loop_timer idle; /* of a spare */
 	char **envp;
 	struct output *output;
 	struct contexts *contexts;
 	const struct language *language;
 };
 
-#define ZYGOTES_MAX 4
+#define ZYGOTES_MAX 8
 
 struct contexts {
 	struct execd *execd;
@@ -337,6 +341,7 @@ static void timed_out(struct loop_timer *timer)
 /* ---- the kernel's events ------------------------------------------------------ */
 
 static int begin_kernel(struct context *c, struct err *err);
+static void keep_spare(struct contexts *cs, const struct language *language);
 static void context_free(struct context *c);
 
 static void kick_all(struct loop_defer *d);
@@ -355,6 +360,8 @@ static void on_ready(void *owner)
 		run_started(c->run);
 	tell_waits(c, NULL);
 	kick(c);
+	if (c->language->spare)
+		keep_spare(c->contexts, c->language);
 }
 
 static void on_started(void *owner)
@@ -482,6 +489,7 @@ static void zygote_result(void *owner, json_t *data)
 
 static void zygote_drop(struct zygote *z)
 {
+	loop_timer_del(&z->idle);
 	kernel_free(TAKE_PTR(z->kernel));
 	env_free(TAKE_PTR(z->envp));
 	output_unref(TAKE_PTR(z->output));
@@ -526,6 +534,28 @@ static struct zygote *zygote_slot(struct contexts *cs, const struct language *la
 	return NULL;
 }
 
+static void spare_unwanted(struct loop_timer *timer)
+{
+	zygote_drop(container_of(timer, struct zygote, idle));
+}
+
+/* A spare is its context's only process, and what it starts carries the mark. */
+static int spare_start(struct zygote *z, struct kernel_spec *spec, struct err *err)
+{
+	struct execd *execd = z->contexts->execd;
+	char **envp = NULL;
+	int r = env_build_with(execd->env_file, NULL, TREE_MARK, spec->mark, &envp, err);
+	if (r < 0)
+		return r;
+	spec->envp = envp;
+	spec->cwd = z->contexts->cwd;
+	r = kernel_start(execd, spec, &z->kernel, err);
+	env_free(envp);
+	return r < 0 ? r
+		     : loop_timer_set(execd->loop, &z->idle, loop_now_ms(execd->loop) + SPARE_IDLE_MS,
+				      spare_unwanted);
+}
+
 static int zygote_start(struct zygote *z, struct err *err)
 {
 	const struct output_limits limits = {.memory_max = 16 << 10, .total_max = 16 << 10};
@@ -534,7 +564,7 @@ static int zygote_start(struct zygote *z, struct err *err)
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "start a kernel");
 	/* The mark is in nobody's environment: what is forked from it must not look like a part of it. */
-	const struct kernel_spec spec = {
+	struct kernel_spec spec = {
 		.language = z->language,
 		.envp = z->envp,
 		.cwd = "/",
@@ -543,7 +573,8 @@ static int zygote_start(struct zygote *z, struct err *err)
 		.events = &zygote_events,
 		.owner = z,
 	};
-	return kernel_start(z->contexts->execd, &spec, &z->kernel, err);
+	return z->language->spare ? spare_start(z, &spec, err)
+				  : kernel_start(z->contexts->execd, &spec, &z->kernel, err);
 }
 
 /* The one of this language, started when there is none or when it has another environment. */
@@ -569,6 +600,15 @@ static int zygote_get(struct contexts *cs, const struct language *language, stru
 	else
 		*ret = z;
 	return r;
+}
+
+/* For the context after this one, which has just been told that it is ready. */
+static void keep_spare(struct contexts *cs, const struct language *language)
+{
+	struct zygote *z;
+	struct err err;
+	(void)zygote_get(cs, language, &z,
+			 &err); /* without it the next one starts its own, and says why not */
 }
 
 /* ---- kernels of contexts ----------------------------------------------------------- */
@@ -598,6 +638,25 @@ static void fill_spec(struct context *c, struct kernel_spec *spec)
 	};
 }
 
+/* The spare, where there is one that stands in the right directory; it may still be starting. */
+static int start_or_take(struct context *c, struct kernel_spec *spec, struct err *err)
+{
+	struct contexts *cs = c->contexts;
+	struct zygote *z = zygote_slot(cs, c->language);
+	char **envp = NULL;
+	int r = env_build(cs->execd->env_file, NULL, &envp, err);
+	if (r < 0)
+		return r;
+	bool fits = z && z->kernel && strcmp(c->cwd, cs->cwd) == 0 && same_env(z->envp, envp);
+	env_free(envp);
+	if (!fits)
+		return start_plain(c, spec, err);
+	c->kernel = TAKE_PTR(z->kernel);
+	kernel_assign(c->kernel, spec);
+	zygote_drop(z);
+	return 0;
+}
+
 static int begin_kernel(struct context *c, struct err *err)
 {
 	struct kernel_spec spec;
@@ -611,6 +670,8 @@ static int begin_kernel(struct context *c, struct err *err)
 		r = zygote_get(c->contexts, c->language, &z, err);
 		if (r >= 0)
 			r = kernel_fork(z->kernel, &spec, &c->kernel, err);
+	} else if (c->language->spare) {
+		r = start_or_take(c, &spec, err);
 	} else {
 		r = start_plain(c, &spec, err);
 	}

@@ -32,9 +32,10 @@
 #include "lib/fs.h"
 #include "proto/json.h"
 
-#define READ_MAX     65536 /* bytes of the socket a turn */
-#define EOF_GRACE_MS 1000  /* from the end of the socket to the end of the process */
-#define TAIL_MAX     300   /* bytes of what it wrote on stderr that tell why it did not start */
+#define READ_MAX	65536 /* bytes of the socket a turn */
+#define EOF_GRACE_MS	1000  /* from the end of the socket to the end of the process */
+#define KERNEL_ARGV_MAX 16
+#define TAIL_MAX	300 /* bytes of what it wrote on stderr that tell why it did not start */
 
 enum state { STARTING, IDLE, BUSY, DEAD };
 
@@ -69,7 +70,7 @@ struct kernel {
 	bool forking;
 	int child_ends[3]; /* control, stdout, stderr: to be sent with FORK */
 	char *cwd;
-	struct loop_defer release;
+	struct loop_defer release, announce;
 };
 
 static void advance(struct kernel *k);
@@ -537,7 +538,7 @@ static int kernel_new(struct execd *execd, const struct kernel_spec *spec, struc
 static int try_program(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends, int assets,
 		       const char *program, struct err *err)
 {
-	const char *argv[8] = {program};
+	const char *argv[KERNEL_ARGV_MAX] = {program};
 	for (size_t i = 0; spec->language->args[i] && i + 2 < ARRAY_SIZE(argv); i++)
 		argv[i + 1] = spec->language->args[i];
 	struct spawn s = {
@@ -675,6 +676,23 @@ int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct ke
 	return 0;
 }
 
+static void announce(struct loop_defer *d)
+{
+	struct kernel *k = container_of(d, struct kernel, announce);
+	if (k->state == IDLE)
+		k->events->ready(k->owner);
+}
+
+void kernel_assign(struct kernel *k, const struct kernel_spec *spec)
+{
+	k->events = spec->events;
+	k->owner = spec->owner;
+	k->idle_output = spec->output;
+	set_output(k, spec->output);
+	if (k->state == IDLE) /* else its HELLO is still to come */
+		loop_defer(k->execd->loop, &k->announce, announce);
+}
+
 /* ---- for the owner ---------------------------------------------------------- */
 
 int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct output *out, struct err *err)
@@ -747,6 +765,7 @@ void kernel_free(struct kernel *k)
 	if (k->child.pid || k->ended)
 		(void)tree_kill(k->child.pid, k->child.pid != 0, k->mark);
 	child_forget(&k->child);
+	loop_defer_cancel(&k->announce);
 	loop_timer_del(&k->timer);
 	loop_io_del(&k->io);
 	fd_close(&k->control);

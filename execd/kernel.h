@@ -63,6 +63,11 @@ struct kernel_spec {
 int kernel_start(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret, struct err *err);
 /* The same by forking parent, which must not be running a cell, now or once it is ready. */
 int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct kernel **ret, struct err *err);
+/*
+ * Hands a kernel that has run no cell to the owner, events and output of spec; the rest of spec is not
+ * looked at. ready() follows, or died().
+ */
+void kernel_assign(struct kernel *k, const struct kernel_spec *spec);
 /* Kills it and everything it has started. No event follows. NULL is allowed. */
 void kernel_free(struct kernel *k);
 

@@ -16,6 +16,7 @@ struct language {
 	const char *const *args;		     /* after the program's name, NULL-terminated */
 	const char *assets;			     /* its folder in kernels/ */
 	bool zygote; /* contexts are forked from one warm process by FRAME_FORK */
+	bool spare;  /* slow to start: one kernel waits for the next context, once there has been a first */
 };
 
 /* NULL when there is no such language. */
