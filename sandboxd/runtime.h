@@ -6,7 +6,8 @@
  * anything is served. A container is a box, embedded in its sandbox:
  *
  *   create() -> started | failed          destroy() -> destroyed
- *   adopt()  -> (runs already)            and, any time between: exited
+ *   adopt()  -> (runs already)            freeze()  -> frozen
+ *                                         and, any time between: exited
  *
  * Events come from the loop, never from within the call that causes them.
  */
@@ -41,6 +42,8 @@ struct runtime_events {
 	void (*failed)(struct runtime_box *box, const struct err *err);
 	/* It ended by itself; destroy() is still to be called. Not after destroy(). */
 	void (*exited)(struct runtime_box *box, const struct runtime_exit *exit);
+	/* The end of freeze(). err: why it is not so; then it runs. Not after exited() or destroy(). */
+	void (*frozen)(struct runtime_box *box, bool on, const struct err *err);
 	/* The last event: nothing is left of it, and the box is the owner's to free. */
 	void (*destroyed)(struct runtime_box *box);
 };
@@ -77,6 +80,9 @@ struct runtime_ops {
 		      struct err *err);
 	/* 0: it runs and is watched. -ESRCH: it is gone; destroy() removes what is left. */
 	int (*adopt)(struct runtime *rt, struct runtime_box *box, const char *handle);
+	/* Stops every process in it where it stands, or lets them go on; frozen follows. -errno: not begun.
+	 */
+	int (*freeze)(struct runtime *rt, struct runtime_box *box, bool on, struct err *err);
 	/* Legal in any state, also for a box that was never created (leftovers). Repeated with force, it
 	 * also breaks off what hangs. */
 	void (*destroy)(struct runtime *rt, struct runtime_box *box, bool force);

@@ -24,8 +24,9 @@
 #include "sandboxd/ping.h"
 #include "sandboxd/sweeper.h"
 
-#define NOTES_MAX   256
-#define MESSAGE_MAX 640
+#define NOTES_MAX    256
+#define MESSAGE_MAX  640
+#define METADATA_MAX 64 /* pairs, after a patch */
 
 struct sandbox {
 	struct map_node node;
@@ -340,6 +341,23 @@ static void on_exited(struct runtime_box *box, const struct runtime_exit *e)
 	tear_down(sb, false);
 }
 
+static void on_frozen(struct runtime_box *box, bool on, const struct err *err)
+{
+	struct sandbox *sb = container_of(box, struct sandbox, box);
+	struct transition t = {
+		.from = STATE_BIT(on ? SANDBOX_PAUSING : SANDBOX_RESUMING),
+		.to = on == !err ? SANDBOX_PAUSED : SANDBOX_RUNNING,
+		.reason = on ? "paused" : "running",
+		.message = on ? "Sandbox is paused." : "Sandbox is running again.",
+	};
+	if (err) {
+		t.reason = on ? "pause_failed" : "resume_failed";
+		t.message = err->message;
+	}
+	(void)move(sb->all, box->id, &t);
+	check_drained(sb->all);
+}
+
 static void on_destroyed(struct runtime_box *box)
 {
 	struct sandbox *sb = container_of(box, struct sandbox, box);
@@ -358,8 +376,15 @@ static const struct runtime_events events = {
 	.started = on_started,
 	.failed = on_failed,
 	.exited = on_exited,
+	.frozen = on_frozen,
 	.destroyed = on_destroyed,
 };
+
+static int see_state(const struct record *row, void *arg)
+{
+	*(unsigned *)arg = STATE_BIT(row->state);
+	return 0;
+}
 
 /* ---- requests ---------------------------------------------------------------------- */
 
@@ -472,6 +497,109 @@ int sandboxes_delete(struct sandboxes *all, const char *id, struct err *err)
 		return err_set(err, ERR_INTERNAL, "DOCKER::SANDBOX_DELETE_FAILED", EIO,
 			       "the store could not note the deletion");
 	return 0;
+}
+
+/* ---- pause and resume ------------------------------------------------------------------ */
+
+static int not_in_state(struct err *err, const char *code, const char *id, const char *wanted)
+{
+	return err_set(err, ERR_CONFLICT, code, ESTALE, "sandbox '%.64s' is not %s", id, wanted);
+}
+
+/* The step is on its way: the row says so first. */
+static int freeze(struct sandbox *sb, bool on, struct err *err)
+{
+	struct runtime *rt = sb->all->env.runtime;
+	enum sandbox_state before = sb->state;
+	struct transition go = {
+		.from = STATE_BIT(before),
+		.to = on ? SANDBOX_PAUSING : SANDBOX_RESUMING,
+		.reason = on ? "user_pause" : "user_resume",
+		.message = on ? "Sandbox is being paused." : "Sandbox is being resumed.",
+	};
+	if (move(sb->all, sb->box.id, &go) < 0)
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", EIO,
+			       "the store could not note it");
+	int r = rt->ops->freeze(rt, &sb->box, on, err);
+	if (r < 0) {
+		struct transition back = {.from = STATE_BIT(go.to),
+					  .to = before,
+					  .reason = "runtime_error",
+					  .message = err->message};
+		(void)move(sb->all, sb->box.id, &back);
+	}
+	return r;
+}
+
+int sandboxes_pause(struct sandboxes *all, const char *id, struct err *err)
+{
+	struct sandbox *sb = sandbox_find(all, id);
+	unsigned state = 0;
+
+	int r = sb ? 0 : store_get(all->env.store, id, see_state, &state, err);
+	if (r < 0)
+		return r;
+	if (!sb || sb->state != SANDBOX_RUNNING)
+		return not_in_state(err, "DOCKER::SANDBOX_NOT_RUNNING", id, "running");
+	return freeze(sb, true, err);
+}
+
+int sandboxes_resume(struct sandboxes *all, const char *id, struct err *err)
+{
+	struct sandbox *sb = sandbox_find(all, id);
+	unsigned state = 0;
+
+	int r = sb ? 0 : store_get(all->env.store, id, see_state, &state, err);
+	if (r < 0)
+		return r;
+	if (!sb || sb->state != SANDBOX_PAUSED)
+		return not_in_state(err, "DOCKER::SANDBOX_NOT_PAUSED", id, "paused");
+	return freeze(sb, false, err);
+}
+
+/* ---- metadata -------------------------------------------------------------------------- */
+
+struct merge {
+	json_t *patch;
+	char *result;
+	struct err *err;
+};
+
+static int merge_row(const struct record *row, void *arg)
+{
+	struct merge *m = arg;
+	json_t *value, *all = json_loads(row->metadata, 0, NULL);
+	const char *key = NULL;
+
+	if (STATE_BIT(row->state) & (STATES_ENDED | STATE_BIT(SANDBOX_STOPPING))) {
+		json_decref(all);
+		return err_set(m->err, ERR_CONFLICT, "SANDBOX::INVALID_STATE", ESTALE,
+			       "sandbox '%.64s' is %s", row->id, sandbox_state_name(row->state));
+	}
+	json_object_foreach(m->patch, key, value) if (json_is_null(value))(void) json_object_del(all, key);
+	else(void) json_object_set(all, key, value);
+	if (json_object_size(all) > METADATA_MAX) {
+		json_decref(all);
+		return err_set(m->err, ERR_INVALID, "SANDBOX::INVALID_METADATA_LABEL", E2BIG,
+			       "metadata: more than %d pairs", METADATA_MAX);
+	}
+	m->result = all ? json_dumps(all, JSON_COMPACT) : NULL;
+	json_decref(all);
+	return m->result ? 0
+			 : err_set(m->err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+}
+
+int sandboxes_patch_metadata(struct sandboxes *all, const char *id, json_t *patch, struct err *err)
+{
+	struct merge m = {.patch = patch, .err = err};
+
+	int r = store_get(all->env.store, id, merge_row, &m, err);
+	if (r == 0)
+		r = store_set_metadata(all->env.store, id, m.result, err);
+	free(m.result);
+	if (r == 0)
+		tell(all, id);
+	return r;
 }
 
 static int check_expires(const struct record *row, void *arg)
@@ -603,6 +731,19 @@ static int collect_all(struct recovery *rec, struct err *err)
 	return store_list(store, &live, 0, (uint32_t)n, collect, rec, NULL, err);
 }
 
+/* A step that our predecessor had begun is done again: it may be done any number of times. */
+static void recover_step(struct sandbox *sb)
+{
+	struct runtime *rt = sb->all->env.runtime;
+	bool on = sb->state == SANDBOX_PAUSING;
+	struct err err;
+
+	if (sb->state != SANDBOX_PAUSING && sb->state != SANDBOX_RESUMING)
+		return;
+	if (rt->ops->freeze(rt, &sb->box, on, &err) < 0)
+		on_frozen(&sb->box, on, &err);
+}
+
 static void recover_one(struct sandbox *sb, const char *handle)
 {
 	struct runtime *rt = sb->all->env.runtime;
@@ -619,6 +760,7 @@ static void recover_one(struct sandbox *sb, const char *handle)
 	default:
 		if (*handle && rt->ops->adopt(rt, &sb->box, handle) == 0) {
 			log_info("sandbox %s: adopted", sb->box.id);
+			recover_step(sb);
 			return;
 		}
 		(void)fail(

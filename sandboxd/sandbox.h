@@ -2,8 +2,10 @@
  * sandbox.h - the noun: sandboxes, from the accepted request to the tombstone.
  *
  *   Pending -> Running -> Stopping -> Terminated     Terminated: nothing is left of it
- *      |          |           ^
- *      +----------+-> Failed -+ (deleted)
+ *      |        |    |        ^ ^
+ *      +--------+----+-> Failed + | (deleted)
+ *               |                 |
+ *            Pausing -> Paused -> Resuming -> Running  (delete and expiry: Stopping)
  *
  * The store says what is; an object here exists only while there is something
  * of the sandbox on the machine. Every change goes to the store first.
@@ -57,6 +59,13 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *spec, cha
 /* Legal in every state; ends what runs, and says so even when it has ended. -ENOENT when forgotten. */
 int sandboxes_delete(struct sandboxes *all, const char *id, struct err *err);
 int sandboxes_renew(struct sandboxes *all, const char *id, uint64_t expires_ms, struct err *err);
+
+/* Pausing, then Paused; Resuming, then Running. A pause that fails goes back to Running and says why. */
+int sandboxes_pause(struct sandboxes *all, const char *id, struct err *err);
+int sandboxes_resume(struct sandboxes *all, const char *id, struct err *err);
+
+/* RFC 7396: patch is an object of strings and nulls, its labels checked by the caller. */
+int sandboxes_patch_metadata(struct sandboxes *all, const char *id, json_t *patch, struct err *err);
 
 /*
  * Tells of changes: `changed` runs on the loop after each change of the state of

@@ -31,6 +31,7 @@ enum statement {
 	ST_ROLLBACK,
 	ST_INSERT,
 	ST_INSERT_PAIR,
+	ST_DELETE_PAIRS,
 	ST_GET,
 	ST_STATE,
 	ST_MOVE,
@@ -50,6 +51,7 @@ static const char *const sql[STATEMENTS] = {
 		      "expires_ms, deadline_ms, image, entrypoint, platform, runtime, handle, port) "
 		      "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)",
 	[ST_INSERT_PAIR] = "INSERT INTO metadata (sandbox, key, value) VALUES (?1,?2,?3)",
+	[ST_DELETE_PAIRS] = "DELETE FROM metadata WHERE sandbox = ?1",
 	[ST_GET] = "SELECT " COLUMNS " FROM sandboxes s WHERE s.id = ?1",
 	[ST_STATE] = "SELECT state, expires_ms FROM sandboxes WHERE id = ?1",
 	[ST_MOVE] = "UPDATE sandboxes SET state = ?3, reason = coalesce(?4, reason), "
@@ -488,6 +490,31 @@ int store_set_expires(struct store *s, const char *id, uint64_t expires_ms, stru
 	if (run(st) < 0)
 		return store_err(s, err, "renew");
 	return sqlite3_changes(s->db) ? 0 : unmoved(s, id, err);
+}
+
+static int replace_pairs(struct store *s, const char *id, const char *metadata, struct err *err)
+{
+	const struct record row = {.id = id, .metadata = metadata};
+	sqlite3_stmt *st;
+
+	if (prepare(s, ST_DELETE_PAIRS, &st) < 0)
+		return store_err(s, err, "change metadata");
+	bind_text(st, 1, id);
+	if (run(st) < 0)
+		return store_err(s, err, "change metadata");
+	return insert_pairs(s, &row, err);
+}
+
+int store_set_metadata(struct store *s, const char *id, const char *metadata, struct err *err)
+{
+	if (exec_one(s, ST_BEGIN) < 0)
+		return store_err(s, err, "begin");
+	int r = replace_pairs(s, id, metadata, err);
+	if (r == 0 && exec_one(s, ST_COMMIT) < 0)
+		r = store_err(s, err, "commit");
+	if (r < 0)
+		(void)exec_one(s, ST_ROLLBACK);
+	return r;
 }
 
 int store_forget(struct store *s, const char *id, struct err *err)

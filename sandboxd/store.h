@@ -86,6 +86,8 @@ int store_move(struct store *s, const char *id, const struct transition *t, stru
 
 /* The deadline of a sandbox that runs moves with it. -ESTALE when it is ending, or never expires. */
 int store_set_expires(struct store *s, const char *id, uint64_t expires_ms, struct err *err);
+/* Replaces all pairs. metadata: a JSON object of strings. -ENOENT. */
+int store_set_metadata(struct store *s, const char *id, const char *metadata, struct err *err);
 int store_forget(struct store *s, const char *id, struct err *err);
 
 /* Earliest deadline of all; -ENOENT when there is none. */

@@ -91,7 +91,7 @@ static void add_child(struct toml *parent, struct toml *child)
 static struct toml *get(const struct toml *table, const char *key, size_t n)
 {
 	for (struct toml *c = table->first; c; c = c->next)
-		if (c->key_n == n && memcmp(c->key, key, n) == 0)
+		if (c->key && c->key_n == n && memcmp(c->key, key, n) == 0)
 			return c;
 	return NULL;
 }

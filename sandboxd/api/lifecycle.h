@@ -20,7 +20,7 @@ extern const struct http_route lifecycle_routes[];
 int lifecycle_authorize(struct http_req *req, struct err *err);
 
 http_handler_fn health_get, sandboxes_get, sandboxes_post, sandbox_get, sandbox_delete, sandbox_renew,
-	endpoint_get;
+	endpoint_get, sandbox_patch_metadata, sandbox_pause, sandbox_resume;
 
 /*
  * A CreateSandboxRequest, checked field by field. ret borrows from body, and

@@ -210,6 +210,47 @@ int sandbox_delete(struct http_req *req, struct err *err)
 	return 0;
 }
 
+int sandbox_pause(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	int r = sandboxes_pause(l->sandboxes, http_param(req, "id"), err);
+	if (r == 0)
+		http_reply_empty(req, 202);
+	return r;
+}
+
+int sandbox_resume(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	int r = sandboxes_resume(l->sandboxes, http_param(req, "id"), err);
+	if (r == 0)
+		http_reply_empty(req, 202);
+	return r;
+}
+
+int sandbox_patch_metadata(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	json_t *patch = http_json(req), *value;
+	const char *key = NULL;
+
+	int r = json_need_obj(patch, JSON_REQUIRED, err);
+	json_object_foreach(patch, key, value)
+	{
+		if (!json_is_string(value) && !json_is_null(value))
+			return err_set(err, ERR_INVALID, INVALID, EINVAL,
+				       "metadata: the value of '%.64s' must be a string or null", key);
+		r = label_check(key, json_is_null(value) ? "" : json_string_value(value), err);
+		if (r < 0)
+			return r;
+	}
+	if (r >= 0)
+		r = sandboxes_patch_metadata(l->sandboxes, http_param(req, "id"), patch, err);
+	return r < 0 ? r : reply_one(req, 200, http_param(req, "id"), true, err);
+}
+
 int sandbox_renew(struct http_req *req, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 
+#include "lib/clock.h"
 #include "lib/fs.h"
 
 #define ROOT	      "/sys/fs/cgroup"
@@ -82,7 +83,7 @@ static void probe_v2(struct cgroups *cg)
 {
 	static const char *const down[CGROUP_CONTROLLERS] = {"+cpu", "+memory", "+pids", NULL};
 
-	cg->unified = true;
+	cg->unified = cg->freeze_v2 = true;
 	if (!make_base(cg->base[0], ROOT))
 		return;
 	for (size_t i = 0; i < CGROUP_CONTROLLERS; i++) {
@@ -97,9 +98,25 @@ static void probe_v2(struct cgroups *cg)
 	}
 }
 
+/* Where both are mounted, v2's freezer: it tells when it is done, and what it holds can be killed. */
+static bool probe_mixed_freezer(struct cgroups *cg)
+{
+	char *base = cg->base[CGROUP_FREEZER];
+
+	if (!is_cgroup2(ROOT "/unified") || !make_base(base, ROOT "/unified"))
+		return false;
+	if (has_file(base, "cgroup.freeze"))
+		return cg->usable[CGROUP_FREEZER] = cg->freeze_v2 = true;
+	(void)rmdir(base);
+	base[0] = '\0';
+	return false;
+}
+
 static void probe_v1(struct cgroups *cg)
 {
 	for (size_t i = 0; i < CGROUP_CONTROLLERS; i++) {
+		if (i == CGROUP_FREEZER && probe_mixed_freezer(cg))
+			continue;
 		char parent[64];
 		(void)snprintf(parent, sizeof(parent), ROOT "/%s", names[i]);
 		cg->usable[i] = has_file(parent, "cgroup.procs") && make_base(cg->base[i], parent);
@@ -246,6 +263,90 @@ bool cgroups_oom(const struct cgroups *cg, const char *id)
 	return line && strtoull(line + strlen("oom_kill "), NULL, 10) > 0;
 }
 
+/* ---- the freezer ------------------------------------------------------------------- */
+
+static bool says(const char *dir, const char *file, const char *text)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT(4096);
+	return read_file(dir, file, &b) == 0 && strstr((char *)b.data, text);
+}
+
+/* The kernel wakes a poll on cgroup.events at each change. */
+static int wait_v2(const char *dir, bool on)
+{
+	char path[CGROUP_PATH_MAX + 64], text[256];
+	const uint64_t end = clock_mono_ms() + FREEZE_WAIT_MS;
+
+	(void)snprintf(path, sizeof(path), "%s/cgroup.events", dir);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+		if (n < 0)
+			return -errno;
+		text[n] = '\0';
+		if (strstr(text, on ? "frozen 1" : "frozen 0"))
+			return 0;
+		if (strstr(text, "populated 0"))
+			return -ESRCH;
+		struct pollfd wait = {.fd = fd, .events = POLLPRI};
+		uint64_t now = clock_mono_ms();
+		if (now >= end || poll(&wait, 1, (int)(end - now)) == 0)
+			return -ETIMEDOUT;
+	}
+}
+
+/* The old freezer has no event: it is asked again in growing steps, on a worker. */
+static int wait_v1(const char *dir, const char *state)
+{
+	uint64_t waited = 0, step = 1;
+
+	for (;; waited += step, step = MIN(2 * step, (uint64_t)100)) {
+		if (says(dir, "freezer.state", state))
+			return 0;
+		if (waited >= FREEZE_WAIT_MS)
+			return -ETIMEDOUT;
+		(void)poll(NULL, 0, (int)step);
+	}
+}
+
+static int freezer_write(const struct cgroups *cg, const char *dir, bool on)
+{
+	return cg->freeze_v2 ? write_file(dir, "cgroup.freeze", on ? "1" : "0")
+			     : write_file(dir, "freezer.state", on ? "FROZEN" : "THAWED");
+}
+
+static void freezer_dir(const struct cgroups *cg, const char *id, char dir[CGROUP_PATH_MAX])
+{
+	(void)snprintf(dir, CGROUP_PATH_MAX, "%s/%s", cg->base[CGROUP_FREEZER], id);
+}
+
+int cgroups_freeze(const struct cgroups *cg, const char *id, bool on)
+{
+	char dir[CGROUP_PATH_MAX];
+
+	if (!cg->usable[CGROUP_FREEZER])
+		return -ENOTSUP;
+	freezer_dir(cg, id, dir);
+	int r = freezer_write(cg, dir, on);
+	if (r == 0)
+		r = cg->freeze_v2 ? wait_v2(dir, on) : wait_v1(dir, on ? "FROZEN" : "THAWED");
+	if (r < 0 && on)
+		(void)freezer_write(cg, dir, false);
+	return r;
+}
+
+void cgroups_thaw(const struct cgroups *cg, const char *id)
+{
+	char dir[CGROUP_PATH_MAX];
+
+	if (!cg->usable[CGROUP_FREEZER])
+		return;
+	freezer_dir(cg, id, dir);
+	(void)freezer_write(cg, dir, false);
+}
+
 /* ---- removal -------------------------------------------------------------------------- */
 
 /* Kills one process and waits until it has ended. */
@@ -295,6 +396,7 @@ int cgroups_remove(const struct cgroups *cg, const char *id)
 	size_t n = group_dirs(cg, id, dirs);
 	int r = 0;
 
+	cgroups_thaw(cg, id);
 	for (size_t i = 0; i < n; i++) {
 		int e = remove_group(dirs[i]);
 		if (e < 0)

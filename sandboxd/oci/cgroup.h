@@ -21,6 +21,7 @@ enum cgroup_controller { CGROUP_CPU, CGROUP_MEMORY, CGROUP_PIDS, CGROUP_FREEZER,
 
 struct cgroups {
 	bool unified;			    /* v2: base[0] for all */
+	bool freeze_v2;			    /* base[CGROUP_FREEZER] has cgroup.freeze, also beside v1 */
 	bool usable[CGROUP_CONTROLLERS];    /* the controller's limits can be set */
 	char base[CGROUP_CONTROLLERS][128]; /* "" where there is no group */
 };
@@ -35,6 +36,14 @@ int cgroups_create(const struct cgroups *cg, const char *id, const struct runtim
 /* The cgroup.procs files a process joins by writing to them; returns how many. */
 size_t cgroups_join_files(const struct cgroups *cg, const char *id,
 			  char ret[CGROUP_CONTROLLERS][CGROUP_PATH_MAX]);
+/*
+ * Stops every process of the group, or lets them go on; returns when it is so. Blocks for at most
+ * FREEZE_WAIT_MS: -ETIMEDOUT (and they go on). -ESRCH: there is no process. -ENOTSUP: no freezer.
+ */
+#define FREEZE_WAIT_MS 10000
+int cgroups_freeze(const struct cgroups *cg, const char *id, bool on);
+/* Lets them go on, without waiting; harmless where nothing is frozen. What is to die must be able to. */
+void cgroups_thaw(const struct cgroups *cg, const char *id);
 /* The memory limit has killed something in it. */
 bool cgroups_oom(const struct cgroups *cg, const char *id);
 /* Kills what is in them and removes them; harmless where there are none. -EBUSY when they do not empty. */

@@ -95,6 +95,9 @@ struct oci_box {
 
 	struct pool_job job;
 	struct loop_defer inline_job; /* where the pool has no room */
+	struct pool_job side;	      /* beside RUNNING; a teardown waits for its end */
+	bool side_busy, teardown_waits;
+	bool freeze_on;
 	char dir[PATH_MAX];
 	char *config_json;
 	struct runtime_limits limits;
@@ -555,6 +558,66 @@ static int oci_adopt(struct runtime *rt, struct runtime_box *box, const char *ha
 	return 0;
 }
 
+/* ---- freeze: a job beside RUNNING ---------------------------------------------------------- */
+
+/* Worker thread. */
+static void run_freeze(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, side);
+	b->result = cgroups_freeze(&b->oci->cgroups, b->box->id, b->freeze_on);
+}
+
+/* True when the box is to be told of the end of its side job. */
+static bool side_done(struct oci_box *b)
+{
+	if (pool_stopping(b->oci->env.pool))
+		return false;
+	b->side_busy = false;
+	if (b->teardown_waits)
+		begin_teardown(b);
+	return !b->dying && b->phase == OCI_RUNNING;
+}
+
+static void on_frozen(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, side);
+	struct err err;
+
+	if (!side_done(b))
+		return;
+	if (b->result < 0)
+		(void)err_sys(&err,
+			      b->freeze_on ? "DOCKER::SANDBOX_PAUSE_FAILED" : "DOCKER::SANDBOX_RESUME_FAILED",
+			      -b->result, "the freezer of the sandbox");
+	b->box->events->frozen(b->box, b->freeze_on, b->result < 0 ? &err : NULL);
+}
+
+static int side_begin(struct oci_box *b, void (*run)(struct pool_job *), void (*done)(struct pool_job *),
+		      struct err *err)
+{
+	if (!b || b->phase != OCI_RUNNING || b->side_busy || b->dying)
+		return err_set(err, ERR_CONFLICT, "SANDBOX::INVALID_STATE", EBUSY,
+			       "the sandbox is busy with something else");
+	b->side = (struct pool_job){.run = run, .done = done};
+	int r = pool_submit(b->oci->env.pool, &b->side);
+	if (r < 0)
+		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "too much is waiting already");
+	b->side_busy = true;
+	return 0;
+}
+
+static int oci_freeze(struct runtime *rt, struct runtime_box *box, bool on, struct err *err)
+{
+	struct oci_box *b = box->priv;
+
+	if (!oci_of(rt)->cgroups.usable[CGROUP_FREEZER])
+		return err_set(err, ERR_NOT_SUPPORTED, "SANDBOX::API_NOT_SUPPORTED", ENOTSUP,
+			       "this machine has no freezer control group, by which sandboxes are paused");
+	if (b && !b->side_busy)
+		b->freeze_on = on;
+	return side_begin(b, run_freeze, on_frozen, err);
+}
+
 /* ---- destroy -------------------------------------------------------------------------------- */
 
 /* Worker thread: the loop only looks at the box again when the job is done. */
@@ -623,6 +686,7 @@ static void begin_delete(struct oci_box *b)
 static void kill_container(struct oci_box *b)
 {
 	b->phase = OCI_KILLING;
+	cgroups_thaw(&b->oci->cgroups, b->box->id);
 	if (b->pidfd >= 0)
 		(void)syscall(SYS_pidfd_send_signal, b->pidfd, SIGKILL, NULL, 0);
 	else
@@ -633,6 +697,9 @@ static void kill_container(struct oci_box *b)
 static void begin_teardown(struct oci_box *b)
 {
 	fd_close(&b->listen_fd);
+	b->teardown_waits = b->side_busy;
+	if (b->side_busy)
+		return;
 	if (b->phase == OCI_RUNNING)
 		kill_container(b);
 	else if (b->started)
@@ -869,6 +936,7 @@ static const struct runtime_ops ops = {
 	.probe = oci_probe,
 	.create = oci_create,
 	.adopt = oci_adopt,
+	.freeze = oci_freeze,
 	.destroy = oci_destroy,
 	.leftovers = oci_leftovers,
 	.free = oci_free,

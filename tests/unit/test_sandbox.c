@@ -22,7 +22,8 @@ static struct fake {
 	struct runtime rt;
 	struct runtime_box *boxes[BOXES_MAX];
 	size_t created, destroyed, forced;
-	int create_result, adopt_result;
+	int create_result, adopt_result, freeze_result;
+	size_t freezes;
 	const char *leftover;
 	char adopted[RUNTIME_HANDLE_MAX];
 	struct loop_defer later;
@@ -62,6 +63,17 @@ static int fake_adopt(struct runtime *rt, struct runtime_box *box, const char *h
 	return fake.adopt_result;
 }
 
+static int fake_freeze(struct runtime *rt, struct runtime_box *box, bool on, struct err *err)
+{
+	(void)rt;
+	(void)box;
+	(void)on;
+	if (fake.freeze_result < 0)
+		return err_set(err, ERR_INTERNAL, "X", -fake.freeze_result, "no ice");
+	fake.freezes++;
+	return 0;
+}
+
 static void fake_destroy(struct runtime *rt, struct runtime_box *box, bool force)
 {
 	(void)rt;
@@ -82,6 +94,7 @@ static const struct runtime_ops fake_ops = {
 	.name = "fake",
 	.create = fake_create,
 	.adopt = fake_adopt,
+	.freeze = fake_freeze,
 	.destroy = fake_destroy,
 	.leftovers = fake_leftovers,
 };
@@ -277,6 +290,54 @@ static void test_running_needs_both(void **state)
 	struct look l = look(id);
 	assert_int_equal(l.deadline_ms, l.expires_ms);
 	assert_string_equal(l.message, "Sandbox is running.");
+}
+
+static void test_pause(void **state)
+{
+	char id[RANDOM_UUID_MAX];
+	struct err err, why = {.message = "too warm"};
+
+	(void)state;
+	running(id, 600);
+	assert_int_equal(sandboxes_resume(all, id, &err), -ESTALE);
+	assert_int_equal(sandboxes_pause(all, id, &err), 0);
+	is(id, SANDBOX_PAUSING, "user_pause");
+	assert_int_equal(sandboxes_pause(all, id, &err), -ESTALE);
+	box(0)->events->frozen(box(0), true, &why);
+	is(id, SANDBOX_RUNNING, "pause_failed");
+	assert_string_equal(look(id).message, "too warm");
+	assert_int_equal(sandboxes_pause(all, id, &err), 0);
+	box(0)->events->frozen(box(0), true, NULL);
+	is(id, SANDBOX_PAUSED, "paused");
+	assert_int_equal(look(id).deadline_ms, look(id).expires_ms);
+	assert_int_equal(sandboxes_resume(all, id, &err), 0);
+	is(id, SANDBOX_RESUMING, "user_resume");
+	box(0)->events->frozen(box(0), false, &why);
+	is(id, SANDBOX_PAUSED, "resume_failed");
+	fake.freeze_result = -EAGAIN;
+	assert_int_equal(sandboxes_resume(all, id, &err), -EAGAIN);
+	is(id, SANDBOX_PAUSED, "runtime_error");
+	assert_int_equal(sandboxes_delete(all, id, &err), 0);
+	is(id, SANDBOX_STOPPING, "user_delete");
+	assert_int_equal(sandboxes_pause(all, "no-such", &err), -ENOENT);
+}
+
+/* What a predecessor had begun is done again. */
+static void test_recover_pausing(void **state)
+{
+	char id[RANDOM_UUID_MAX];
+	struct err err;
+
+	(void)state;
+	running(id, 600);
+	assert_int_equal(sandboxes_pause(all, id, &err), 0);
+	sandboxes_free(all);
+	new_sandboxes();
+	assert_int_equal(sandboxes_recover(all, &err), 0);
+	assert_int_equal(fake.freezes, 2);
+	size_t last = fake.created - 1;
+	box(last)->events->frozen(box(last), true, NULL);
+	is(id, SANDBOX_PAUSED, "paused");
 }
 
 static void test_delete(void **state)
@@ -601,6 +662,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_delete_failed),
+		TEST(test_pause),
+		TEST(test_recover_pausing),
 		TEST(test_entrypoint_done),
 		TEST(test_running_needs_both),
 		TEST(test_delete),
