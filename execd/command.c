@@ -15,6 +15,10 @@
  * becomes a sink: it is emptied into nothing, so that a server that a command
  * has left running does not die of SIGPIPE.
  *
+ * Bounds: a cgroup of a command's own goes when it is empty, which may be long
+ * after the command (limits.h). Output over its bound is not kept, and ends the
+ * command like a timeout.
+ *
  * Force: an interrupt is SIGTERM to the process group and, if anything of it is
  * left after COMMAND_INTERRUPT_GRACE_MS, SIGKILL to the whole tree. A timeout
  * is SIGKILL to the tree at once. ENDED commands stay as long as their stop
@@ -27,7 +31,10 @@
 #include <sys/wait.h>
 
 #include "execd/execd.h"
+#include "execd/feed.h"
 #include "execd/launch.h"
+#include "execd/limits.h"
+#include "execd/metrics.h"
 #include "execd/pump.h"
 #include "execd/run.h"
 #include "execd/tree.h"
@@ -42,6 +49,10 @@ struct command {
 	struct run *run; /* NULL once ended */
 	char *id;
 	struct pump out, error;
+	struct feed in;
+	struct limits_hold *limits; /* NULL: none */
+	uint64_t output_budget;
+	uint64_t processes_killed;
 	struct loop_timer timeout, drain, stop;
 	enum state state;
 	bool forced; /* we have begun to end it, for this reason: */
@@ -67,6 +78,8 @@ struct commands {
 	/* Freed after the callbacks that may still stand in them. */
 	struct list dead_commands, dead_sinks;
 	struct loop_defer tidy;
+	struct limiter *limiter; /* NULL: no bounds so far */
+	uint64_t oom_kills;	 /* of the whole container, when last looked at */
 	bool stopping;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
@@ -163,9 +176,39 @@ static void sink_new(struct commands *cs, int fd)
 
 /* ---- the end ----------------------------------------------------------- */
 
-static void fill_end(const struct command *c, struct run_end *end)
+/* Has the kernel killed for want of memory in our own cgroup since this was last asked? */
+static bool container_out_of_memory(struct commands *cs)
 {
-	*end = (struct run_end){.reason = c->cause, .exit_code = -1, .usage = c->usage};
+	uint64_t before = cs->oom_kills;
+	const struct metrics *m = cs->execd->metrics;
+	return m && metrics_oom_kills(m, &cs->oom_kills) >= 0 && cs->oom_kills > before;
+}
+
+/* An allocation that an rlimit refuses kills nobody: the command fails by itself, about as large as it may
+ * be. */
+static bool filled_its_rlimit(const struct command *c)
+{
+	const struct limits_hold *h = c->limits;
+	return h && h->by[LIMIT_MEMORY] == LIMIT_BY_RLIMIT &&
+	       (uint64_t)c->usage.ru_maxrss * 1024 >= h->limits.value[LIMIT_MEMORY] / 4 * 3;
+}
+
+static void check_memory(struct command *c, struct run_end *end)
+{
+	bool killed = end->signo == SIGKILL || end->exit_code == 128 + SIGKILL; /* a shell's word for it */
+	end->oom_kills = c->limits ? limits_hold_oom_kills(c->limits) : 0;
+	if (c->forced || end->exit_code == 0)
+		return;
+	if (end->oom_kills > 0 || filled_its_rlimit(c) || (killed && container_out_of_memory(c->commands)))
+		end->reason = RUN_OOM;
+}
+
+static void fill_end(struct command *c, struct run_end *end)
+{
+	*end = (struct run_end){.reason = c->cause,
+				.exit_code = -1,
+				.usage = c->usage,
+				.processes_killed = c->processes_killed};
 	if (c->state == RUNNING) {
 		end->signo = SIGKILL; /* it will die of it yet */
 	} else if (WIFSIGNALED(c->wstatus)) {
@@ -178,6 +221,7 @@ static void fill_end(const struct command *c, struct run_end *end)
 		if (!c->forced || c->cause == RUN_TIMEOUT)
 			end->reason = RUN_EXITED;
 	}
+	check_memory(c, end);
 }
 
 /* Whoever else still writes there is not to die of it, unless it is to die. */
@@ -199,7 +243,9 @@ static void command_end(struct command *c)
 	loop_timer_del(&c->drain);
 	close_pump(c, &c->out);
 	close_pump(c, &c->error);
+	feed_close(&c->in);
 	child_forget(&c->child);
+	limits_hold_release(TAKE_PTR(c->limits));
 	c->state = ENDED;
 	output_set_on_room(run->output, NULL, NULL);
 	run_ended(run, &end);
@@ -253,7 +299,7 @@ static void command_kill(struct command *c, enum run_reason cause)
 {
 	command_force(c, cause);
 	c->killed = true;
-	(void)tree_kill(c->pid, c->state == RUNNING, c->id);
+	c->processes_killed += tree_kill(c->pid, c->state == RUNNING, c->id);
 	if (c->state != ENDED)
 		arm_stop(c, COMMAND_KILL_GRACE_MS);
 }
@@ -291,7 +337,31 @@ static int command_interrupt(struct run *run)
 	return 0;
 }
 
-static const struct run_ops command_ops = {.interrupt = command_interrupt};
+static int command_signal(struct run *run, int signo, bool group)
+{
+	struct command *c = run->owner;
+	if (!c || c->state != RUNNING)
+		return -ESRCH;
+	return group ? child_kill_group(&c->child, signo) : child_kill(&c->child, signo);
+}
+
+static const struct run_ops command_ops = {.interrupt = command_interrupt, .signal = command_signal};
+
+int command_feed(struct run *run, struct feed **ret, struct err *err)
+{
+	if (run->state == RUN_ENDED)
+		return err_set(err, ERR_GONE, "COMMAND_ENDED", EPIPE, "command '%s' has ended", run->id);
+	if (run->ops != &command_ops || !((struct command *)run->owner)->in.made)
+		return err_set(err, ERR_CONFLICT, "NO_STDIN", EBADF,
+			       "'%s' was started without a pipe to its standard input ('stdin': true)",
+			       run->id);
+	struct command *c = run->owner;
+	if (!feed_is_open(&c->in))
+		return err_set(err, ERR_GONE, "STDIN_CLOSED", EPIPE,
+			       "the standard input of command '%s' has been closed", run->id);
+	*ret = &c->in;
+	return 0;
+}
 
 /* ---- output ------------------------------------------------------------ */
 
@@ -306,7 +376,7 @@ static void pump_at_end(struct pump *p)
 	check_drained(command_of(p));
 }
 
-/* Bytes are lost: what follows would not be the command's output. */
+/* Bytes are lost, or too many: what follows would not be the command's output. */
 static void pump_failed(struct pump *p, int r)
 {
 	struct command *c = command_of(p);
@@ -368,17 +438,34 @@ static int open_pump(struct command *c, struct pump *p, int *ret_child_fd, struc
 	return 0;
 }
 
-static int command_spawn(struct command *c, struct launch *l, struct err *err)
+static int open_feed(struct command *c, int *ret_child_fd, struct err *err)
 {
-	_cleanup_close_ int out = -EBADF, error = -EBADF;
+	int fds[2];
+	int r = fs_pipe(fds, 0, 1);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "open a pipe");
+	*ret_child_fd = fds[0];
+	r = feed_open(&c->in, c->commands->execd->loop, fds[1]);
+	if (r < 0)
+		fd_close(&fds[1]);
+	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "watch a pipe") : 0;
+}
+
+static int command_spawn(struct command *c, struct launch *l, const struct command_spec *spec,
+			 struct err *err)
+{
+	_cleanup_close_ int in = -EBADF, out = -EBADF, error = -EBADF;
 	int r = open_pump(c, &c->out, &out, err);
 	if (r >= 0)
 		r = open_pump(c, &c->error, &error, err);
+	if (r >= 0 && spec->stdin_pipe)
+		r = open_feed(c, &in, err);
 	if (r < 0)
 		return r;
 	l->spawn.fds[0] = (struct spawn_fd){out, STDOUT_FILENO};
 	l->spawn.fds[1] = (struct spawn_fd){error, STDERR_FILENO};
-	l->spawn.fds_n = 2;
+	l->spawn.fds[2] = (struct spawn_fd){in, STDIN_FILENO};
+	l->spawn.fds_n = in >= 0 ? 3 : 2;
 	r = child_spawn(c->commands->execd->reaper, &c->child, &l->spawn, command_exited, err);
 	c->pid = r < 0 ? 0 : c->child.pid;
 	return r;
@@ -393,6 +480,7 @@ static struct command *command_new(struct commands *cs)
 	list_init(&c->link);
 	pump_init(&c->out, &command_pump_ops, OUTPUT_STDOUT);
 	pump_init(&c->error, &command_pump_ops, OUTPUT_STDERR);
+	feed_init(&c->in);
 	return c;
 }
 
@@ -402,6 +490,8 @@ static int start_failed(struct command *c, int r)
 	struct run_end end = {.reason = RUN_FAILED, .exit_code = -1};
 	pump_close(&c->out);
 	pump_close(&c->error);
+	feed_close(&c->in);
+	limits_hold_release(c->limits);
 	loop_timer_del(&c->timeout);
 	run_ended(c->run, &end);
 	run_unref(c->run);
@@ -410,10 +500,43 @@ static int start_failed(struct command *c, int r)
 	return r;
 }
 
+static void collected(void *arg)
+{
+	limiter_tidy(arg);
+}
+
+static int command_bound(struct command *c, struct launch *l, const struct command_spec *spec,
+			 struct err *err)
+{
+	struct commands *cs = c->commands;
+	uid_t uid = spec->has_uid ? spec->uid : geteuid();
+	if (!limits_any(&spec->limits))
+		return 0;
+	int r = cs->limiter ? 0 : limiter_new(&cs->limiter);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "limits");
+	reaper_on_collected(cs->execd->reaper, collected, cs->limiter);
+	r = limits_hold_new(cs->limiter, &spec->limits, c->id, uid, &c->limits, err);
+	if (r < 0)
+		return r;
+	limits_hold_apply(c->limits, &l->spawn);
+	c->output_budget = spec->limits.value[LIMIT_OUTPUT];
+	if (c->output_budget)
+		c->out.budget = c->error.budget = &c->output_budget;
+	c->run->limits = limits_hold_json(c->limits);
+	return c->run->limits ? 0 : err_sys(err, "RUNTIME_ERROR", ENOMEM, "limits");
+}
+
+static int arm_timeout(struct command *c, uint64_t in_ms)
+{
+	struct loop *loop = c->commands->execd->loop;
+	return in_ms ? loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + in_ms, timeout_expired) : 0;
+}
+
 static int command_run(struct commands *cs, const char *content, struct launch *l,
 		       const struct command_spec *spec, struct run **ret_run, struct err *err)
 {
-	struct loop *loop = cs->execd->loop;
+	uint64_t timeout_ms = spec->limits.value[LIMIT_TIMEOUT];
 	struct command *c = command_new(cs);
 	struct run *run;
 	if (!c)
@@ -427,20 +550,21 @@ static int command_run(struct commands *cs, const char *content, struct launch *
 	run->background = spec->background;
 	c->id = strdup(run->id);
 	r = c->id ? launch_mark(l, c->id, err) : err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
-	if (r >= 0 && spec->timeout_ms &&
-	    loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + spec->timeout_ms, timeout_expired) < 0)
+	if (r >= 0)
+		r = command_bound(c, l, spec, err);
+	/* Once now, so that it cannot fail when the command is there. */
+	if (r >= 0 && arm_timeout(c, timeout_ms) < 0)
 		r = err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
 	if (r >= 0)
-		r = command_spawn(c, l, err);
+		r = command_spawn(c, l, spec, err);
 	if (r < 0)
 		return start_failed(c, r);
 
 	list_add_tail(&cs->live, &c->link);
 	output_set_on_room(run->output, output_has_room, c);
+	run->command = true;
 	run_started(run);
-	if (spec->timeout_ms)
-		(void)loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + spec->timeout_ms,
-				     timeout_expired);
+	(void)arm_timeout(c, timeout_ms);
 	*ret_run = run_ref(run);
 	return 0;
 }
@@ -473,6 +597,7 @@ int commands_new(struct execd *execd, struct commands **ret)
 	list_init(&cs->sinks);
 	list_init(&cs->dead_commands);
 	list_init(&cs->dead_sinks);
+	(void)container_out_of_memory(cs);
 	*ret = cs;
 	return 0;
 }
@@ -514,5 +639,7 @@ void commands_free(struct commands *cs)
 		sink_close(list_entry(node, struct sink, link));
 	free_dead(cs);
 	loop_defer_cancel(&cs->tidy);
+	reaper_on_collected(cs->execd->reaper, NULL, NULL);
+	limiter_free(cs->limiter);
 	free(cs);
 }

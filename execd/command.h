@@ -37,6 +37,13 @@ void commands_free(struct commands *cs);
  */
 void commands_stop(struct commands *cs, uint64_t grace_ms, void (*done)(void *arg), void *arg);
 
+/*
+ * The pipe to its standard input. ERR_CONFLICT when it has none, ERR_GONE when
+ * that is closed or the command has ended.
+ */
+struct feed;
+int command_feed(struct run *run, struct feed **ret, struct err *err);
+
 /* *ret_run is a reference for the caller. */
 int command_start(struct commands *cs, const struct command_spec *spec, struct run **ret_run,
 		  struct err *err);

@@ -409,6 +409,10 @@ static void put_init(struct buf *b, const struct run *run, enum events_framing f
 	struct jw w = control_begin(b, framing, "init", id);
 
 	jw_kstr(&w, "text", run->init_text ? run->init_text : run->id);
+	if (run->limits) {
+		jw_key(&w, "limits");
+		jw_raw(&w, run->limits, strlen(run->limits));
+	}
 	control_end(&w, run->created_ms);
 }
 
@@ -435,7 +439,10 @@ static void signal_words(int signo, char *out, size_t size)
 		(void)snprintf(out, size, "signal: %s", words);
 	else
 		(void)snprintf(out, size, "signal: signal %d", signo);
-	out[strlen("signal: ")] = (char)tolower((unsigned char)out[strlen("signal: ")]);
+	/* But "CPU time limit exceeded" stays. */
+	out += strlen("signal: ");
+	if (!isupper((unsigned char)out[1]))
+		out[0] = (char)tolower((unsigned char)out[0]);
 }
 
 static const char *reason_words(enum run_reason reason)

@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "execd/limits.h"
 #include "lib/spawn.h"
 
 #define LAUNCH_TEXT_MAX (128 * 1024 - 1) /* one argument: MAX_ARG_STRLEN of Linux */
@@ -19,7 +20,8 @@ struct command_spec {
 	const char *cwd;     /* as the client wrote it, or NULL */
 	json_t *envs;	     /* object of strings, or NULL */
 	bool background;
-	uint64_t timeout_ms; /* 0: none */
+	bool stdin_pipe;      /* for command_feed(); else /dev/null */
+	struct limits limits; /* wall time among them */
 	bool has_uid, has_gid;
 	uid_t uid;
 	gid_t gid;

@@ -34,6 +34,15 @@ int pump_take_fd(struct pump *p)
 	return fd;
 }
 
+static int pump_keep(struct pump *p, size_t n)
+{
+	size_t kept = p->budget ? (size_t)MIN((uint64_t)n, *p->budget) : n;
+	int r = output_append(p->output, p->stream, buffer, kept);
+	if (p->budget)
+		*p->budget -= kept;
+	return r < 0 ? r : kept < n ? -EDQUOT : 0;
+}
+
 /* One read. 1: data, 0: the end (closed), -EAGAIN: nothing there now. */
 static int pump_read(struct pump *p, size_t max)
 {
@@ -48,7 +57,7 @@ static int pump_read(struct pump *p, size_t max)
 		return 0;
 	}
 	p->owed -= MIN(p->owed, (size_t)n);
-	int r = p->output ? output_append(p->output, p->stream, buffer, (size_t)n) : 0;
+	int r = p->output ? pump_keep(p, (size_t)n) : 0;
 	if (r < 0 && p->ops->failed)
 		p->ops->failed(p, r);
 	return 1;

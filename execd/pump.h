@@ -22,7 +22,7 @@ struct pump_ops {
 	void (*drained)(struct pump *p);
 	/* No process holds the other end any more; the descriptor is closed. NULL: nobody cares. */
 	void (*ended)(struct pump *p);
-	/* Bytes could not be kept (-ENOMEM). NULL: nobody cares. */
+	/* Bytes could not be kept (-ENOMEM) or were over the budget (-EDQUOT). NULL: nobody cares. */
 	void (*failed)(struct pump *p, int r);
 };
 
@@ -31,7 +31,9 @@ struct pump {
 	const struct pump_ops *ops;
 	struct output *output; /* borrowed; NULL: what arrives is thrown away */
 	enum output_stream stream;
-	int fd; /* owned; -EBADF once closed */
+	uint64_t *budget; /* borrowed: bytes that may still be kept, of several pumps together; NULL: any
+			     number */
+	int fd;		  /* owned; -EBADF once closed */
 	bool draining;
 	size_t owed; /* while draining: bytes that are still to be read whatever the room */
 };

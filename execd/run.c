@@ -34,7 +34,8 @@ struct runs {
 	struct loop *loop;
 	struct runs_limits limits;
 	struct map map;
-	struct list live, ended, held;
+	struct list live, ended, held, all;
+	struct run *listed; /* what runs_before() gave last, while it is in the registry */
 	size_t live_n, ended_n;
 	uint64_t total;
 	size_t held_memory;
@@ -85,6 +86,7 @@ void run_unref(struct run *run)
 	free(run->id);
 	free(run->init_text);
 	free(run->content);
+	free(run->limits);
 	free(run);
 }
 
@@ -103,6 +105,7 @@ int run_new(struct runs *runs, const char *content, const struct run_ops *ops, v
 	run->refs = 1;
 	list_init(&run->link);
 	list_init(&run->held);
+	list_init(&run->all);
 	list_init(&run->watches);
 	run->ops = ops;
 	run->owner = owner;
@@ -120,8 +123,9 @@ int run_new(struct runs *runs, const char *content, const struct run_ops *ops, v
 		goto fail;
 	run->runs = runs;
 	list_add_tail(&runs->live, &run->link);
+	list_add_tail(&runs->all, &run->all);
 	runs->live_n++;
-	runs->total++;
+	run->number = ++runs->total;
 	*ret = run_ref(run);
 	return 0;
 fail:
@@ -155,6 +159,13 @@ int run_interrupt(struct run *run)
 	return run->ops->interrupt(run);
 }
 
+int run_signal(struct run *run, int signo, bool group)
+{
+	if (run->state != RUN_RUNNING)
+		return -ESRCH;
+	return run->ops && run->ops->signal ? run->ops->signal(run, signo, group) : -EOPNOTSUPP;
+}
+
 void run_watch(struct run *run, struct run_watch *w, void (*ended)(struct run_watch *w))
 {
 	w->ended = ended;
@@ -172,6 +183,17 @@ static uint64_t timeval_ms(const struct timeval *tv)
 	return (uint64_t)tv->tv_sec * 1000 + (uint64_t)tv->tv_usec / 1000;
 }
 
+const char *run_signal_name(int signo, char out[RUN_SIGNAL_MAX])
+{
+	const char *name = sigabbrev_np(signo);
+
+	if (name)
+		(void)snprintf(out, RUN_SIGNAL_MAX, "SIG%s", name);
+	else
+		(void)snprintf(out, RUN_SIGNAL_MAX, "SIG%d", signo);
+	return out;
+}
+
 void run_end_json(const struct run *run, struct jw *w)
 {
 	const struct run_end *end = &run->end;
@@ -181,18 +203,16 @@ void run_end_json(const struct run *run, struct jw *w)
 	if (end->exit_code >= 0)
 		jw_kint(w, "exit_code", end->exit_code);
 	if (end->signo > 0) {
-		const char *name = sigabbrev_np(end->signo);
-		char text[16];
+		char name[RUN_SIGNAL_MAX];
 
-		if (name)
-			(void)snprintf(text, sizeof(text), "SIG%s", name);
-		else
-			(void)snprintf(text, sizeof(text), "SIG%d", end->signo);
-		jw_kstr(w, "signal", text);
+		jw_kstr(w, "signal", run_signal_name(end->signo, name));
 	}
 	jw_kint(w, "user_cpu_ms", (int64_t)timeval_ms(&end->usage.ru_utime));
 	jw_kint(w, "sys_cpu_ms", (int64_t)timeval_ms(&end->usage.ru_stime));
 	jw_kint(w, "max_rss_kib", end->usage.ru_maxrss);
+	jw_kint(w, "processes_killed", (int64_t)end->processes_killed);
+	if (end->oom_kills > 0)
+		jw_kint(w, "oom_kills", (int64_t)end->oom_kills);
 	if (run->output && output_begin(run->output) > 0)
 		jw_kint(w, "output_dropped", (int64_t)output_begin(run->output));
 	jw_obj_end(w);
@@ -222,6 +242,7 @@ int runs_new(struct loop *loop, const struct runs_limits *limits, struct runs **
 	list_init(&runs->live);
 	list_init(&runs->ended);
 	list_init(&runs->held);
+	list_init(&runs->all);
 	*ret = runs;
 	return 0;
 }
@@ -231,6 +252,18 @@ struct run *runs_get(struct runs *runs, const char *id)
 	struct map_node *node = map_get(&runs->map, id);
 
 	return node ? container_of(node, struct run, node) : NULL;
+}
+
+struct run *runs_before(struct runs *runs, uint64_t before)
+{
+	struct list *node = runs->all.prev;
+
+	if (runs->listed && runs->listed->number <= before)
+		node = &runs->listed->all;
+	while (node != &runs->all && list_entry(node, struct run, all)->number >= before)
+		node = node->prev;
+	runs->listed = node == &runs->all ? NULL : list_entry(node, struct run, all);
+	return runs->listed;
 }
 
 /* The run's cost leaves the budget. */
@@ -248,6 +281,9 @@ static void forget(struct runs *runs, struct run *run)
 	unhold(runs, run);
 	map_del(&runs->map, &run->node);
 	list_del(&run->link);
+	list_del(&run->all);
+	if (runs->listed == run)
+		runs->listed = NULL;
 	run->runs = NULL;
 	run_unref(run);
 }

@@ -42,6 +42,8 @@ struct run_end {
 	int exit_code; /* -1 when it did not exit */
 	int signo;     /* 0 when no signal ended it */
 	struct rusage usage;
+	uint64_t processes_killed; /* by SIGKILL to the whole tree */
+	uint64_t oom_kills;	   /* processes that its bound on memory has cost */
 	/* For a cell: what was raised. Strings are owned by the run. NULL: none. */
 	char *ename;
 	char *evalue;
@@ -56,6 +58,9 @@ struct run_ops {
 	int (*interrupt)(struct run *run);
 	/* A run that stands for others (a session): the one an interrupt goes to, NULL: none. Optional. */
 	struct run *(*current)(struct run *run);
+	/* A signal for its process group, or for its first process alone. -ESRCH when that has ended.
+	 * Optional. */
+	int (*signal)(struct run *run, int signo, bool group);
 };
 
 struct run_watch {
@@ -69,16 +74,20 @@ struct run {
 	struct map_node node;
 	struct list link; /* the registry's: live, or ended in order of end */
 	struct list held; /* the registry's: ended runs whose output is still there */
+	struct list all;  /* the registry's, in order of creation */
 	size_t held_memory;
 	uint64_t held_spill;
 	struct runs *runs; /* NULL once the registry has gone */
 	unsigned refs;
 
+	uint64_t number; /* counts every run of the agent, from 1 */
 	char *id;	 /* unique */
 	char *init_text; /* text of the init event; the id when NULL */
 	char *content; /* the command line or the code, as given; may be cut to RUN_CONTENT_MIN once ended */
+	char *limits;  /* what bounds it, as a JSON object (limits.h); NULL: nothing does */
 	bool background;
-	bool code; /* a cell: ends with its own error, not CommandExecError */
+	bool command; /* one of POST /command and its kin */
+	bool code;    /* a cell: ends with its own error, not CommandExecError */
 
 	enum run_state state;
 	uint64_t created_ms, started_ms, ended_ms; /* Unix milliseconds, 0: not yet */
@@ -120,12 +129,20 @@ void runs_count(const struct runs *runs, struct runs_counts *ret);
 
 /* Borrowed, or NULL. */
 struct run *runs_get(struct runs *runs, const char *id);
+/* The newest run with a number below `before` (UINT64_MAX: any), or NULL. Cheap when called with the number
+ * it gave. */
+struct run *runs_before(struct runs *runs, uint64_t before);
 
 void run_started(struct run *run);
 /* Takes the strings in *end. Closes the output, wakes readers and watches. Once; owner and ops are forgotten.
  */
 void run_ended(struct run *run, struct run_end *end);
+/* "SIGTERM"; in out, which is returned. */
+#define RUN_SIGNAL_MAX 16
+const char *run_signal_name(int signo, char out[RUN_SIGNAL_MAX]);
 int run_interrupt(struct run *run);
+/* -ESRCH when it has ended, -EOPNOTSUPP when it takes no signals. */
+int run_signal(struct run *run, int signo, bool group);
 /* The run that an interrupt of this one goes to: itself, or what it stands for at the moment. */
 struct run *run_current(struct run *run);
 /* What is kept of a run that has ended, as one JSON object: the terminal event and the status show the same.

@@ -22,6 +22,7 @@
 #define ENVIRON_MAX (256 * 1024) /* bytes of one environment that are searched for the mark */
 #define PROCESS_MAX 65536	 /* processes looked at */
 #define STAT_MAX    1024
+#define STATUS_MAX  8192
 
 struct process {
 	pid_t pid, ppid, pgrp, session;
@@ -215,11 +216,42 @@ size_t tree_kill(pid_t leader, bool leader_lives, const char *mark)
 		if (stop_members(proc, &t) == 0)
 			break;
 	}
-	if (leader_lives && leader > 1 && kill(-leader, SIGKILL) == 0 && t.n == 0)
-		n++;
+	/* One by one first: the group as a whole tells nobody how many it was. */
 	for (size_t i = 0; i < t.n; i++)
 		if (t.list[i].member && t.list[i].pid != getpid())
 			n += signal_process(proc, &t.list[i], SIGKILL);
+	if (leader_lives && leader > 1 && kill(-leader, SIGKILL) == 0 && t.n == 0)
+		n++;
+	free(t.list);
+	return n;
+}
+
+/* The bit of signo in a mask of /proc/PID/status, "SigIgn:\t0000000000001000". */
+static bool in_mask(const char *status, const char *name, int signo)
+{
+	const char *line = strstr(status, name);
+	return line && strtoull(line + strlen(name), NULL, 16) >> (signo - 1) & 1;
+}
+
+/* Would signo have ended it on arrival? */
+static bool is_mortal(int proc, pid_t pid, int signo)
+{
+	char status[STATUS_MAX];
+	return read_proc(proc, pid, "status", status, sizeof(status)) > 0 &&
+	       !in_mask(status, "\nSigIgn:", signo) && !in_mask(status, "\nSigCgt:", signo);
+}
+
+size_t tree_insist(pid_t group, int signo)
+{
+	struct table none = {0}, t = {0};
+	size_t n = 0;
+	_cleanup_close_ int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0 || table_read(proc, &none, &t) < 0)
+		return 0;
+	for (size_t i = 0; i < t.n; i++)
+		if (t.list[i].pgrp == group && t.list[i].pid != group &&
+		    is_mortal(proc, t.list[i].pid, signo))
+			n += signal_process(proc, &t.list[i], signo);
 	free(t.list);
 	return n;
 }

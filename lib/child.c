@@ -22,6 +22,8 @@ struct reaper {
 	struct loop_signal sigchld;
 	struct loop_defer first_look;
 	struct list buckets[BUCKETS_N];
+	void (*collected)(void *arg);
+	void *collected_arg;
 };
 
 static struct list *bucket(struct reaper *r, pid_t pid)
@@ -99,6 +101,14 @@ static void reap_all(struct reaper *r)
 {
 	while (reap_one(r))
 		;
+	if (r->collected)
+		r->collected(r->collected_arg);
+}
+
+void reaper_on_collected(struct reaper *r, void (*fn)(void *arg), void *arg)
+{
+	r->collected = fn;
+	r->collected_arg = arg;
 }
 
 static void on_sigchld(struct loop_signal *sig, const struct signalfd_siginfo *info)

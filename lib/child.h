@@ -19,6 +19,8 @@ struct reaper;
 /* One per process and loop; takes over SIGCHLD. */
 int reaper_new(struct loop *loop, struct reaper **ret);
 void reaper_free(struct reaper *r);
+/* fn(arg) runs after processes have been collected, strangers among them. One; NULL: none. */
+void reaper_on_collected(struct reaper *r, void (*fn)(void *arg), void *arg);
 
 struct child;
 /*

@@ -28,6 +28,11 @@ int stream_offset(struct http_req *req, uint64_t *ret, struct err *err);
 http_handler_fn ping_get;
 /* command.c */
 http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
+http_handler_fn command_list_get, command_output_get;
+/* command_io.c */
+http_handler_fn command_stdin_post, command_stdin_delete, command_signal_post;
+/* batch.c */
+http_handler_fn batch_post;
 /* stream.c */
 http_handler_fn command_stream_get;
 /* session.c */

@@ -57,7 +57,8 @@ static int parse_cell(json_t *body, struct context_cell *cell, struct err *err)
 static int run_cell(const struct execd *execd, const struct context_cell *cell, struct run **ret,
 		    struct err *err)
 {
-	const struct command_spec command = {.command = cell->code, .timeout_ms = cell->timeout_ms};
+	const struct command_spec command = {.command = cell->code,
+					     .limits.value[LIMIT_TIMEOUT] = cell->timeout_ms};
 	if (cell->context || cell->language)
 		return context_run(execd->contexts, cell, ret, err);
 	return command_start(execd->commands, &command, ret, err);

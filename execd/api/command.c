@@ -1,15 +1,17 @@
 /*
- * command.c - /command: run, interrupt, status, logs.
+ * command.c - /command: run, interrupt, list, status, logs, exact output.
  *
  * Owns nothing beyond a request: what lives longer is a run or a command. An
  * interrupt is answered once the run has ended, so that whoever asks for the
  * status after it sees the end, as with the reference.
  */
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "execd/api/api.h"
+#include "execd/api/spec.h"
 #include "execd/command.h"
 #include "execd/run.h"
 #include "lib/clock.h"
@@ -20,13 +22,9 @@
 	"EXECD-COMMANDS-HEAD-CURSOR" /* where this answer begins, when older output was dropped              \
 				      */
 
+#define LIST_LIMIT     100 /* commands of one page */
+#define LIST_LIMIT_MAX 1000
 #define STATUS_MAX     (16U << 20) /* bytes of a status answer: the command line is in it */
-#define TIMEOUT_MAX_MS ((int64_t)1 << 53)
-
-static int invalid(struct err *err, const char *message)
-{
-	return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL, "%s", message);
-}
 
 static int not_found(struct err *err, const char *id)
 {
@@ -35,74 +33,12 @@ static int not_found(struct err *err, const char *id)
 
 /* ---- POST /command ------------------------------------------------------ */
 
-static int get_id(json_t *body, const char *field, bool *has, uint32_t *ret, struct err *err)
-{
-	int64_t v = 0;
-	/* (uid_t)-1 means "leave it as it is" to the kernel. */
-	int r = json_get_int(body, field, JSON_OPTIONAL, 0, UINT32_MAX - 1, &v, err);
-	if (r > 0) {
-		*has = true;
-		*ret = (uint32_t)v;
-	}
-	return r;
-}
-
-/* `argv` is the clients' name, `args` another for the same. */
-static int get_program(json_t *body, struct command_spec *spec, struct err *err)
-{
-	json_t *args = NULL;
-	int r = json_get_str(body, "command", JSON_OPTIONAL, &spec->command, err);
-	if (r >= 0)
-		r = json_get_str_arr(body, "argv", JSON_OPTIONAL, &spec->argv, err);
-	if (r >= 0)
-		r = json_get_str_arr(body, "args", JSON_OPTIONAL, &args, err);
-	if (r < 0)
-		return r;
-	if (spec->argv && args)
-		return invalid(err, "argv, args: only one of them can be given");
-	if (args)
-		spec->argv = args;
-	if (spec->command && !*spec->command && spec->argv)
-		spec->command = NULL;
-	if (spec->command && spec->argv)
-		return invalid(err, "command, argv: only one of them can be given");
-	if (!spec->argv && (!spec->command || !*spec->command))
-		return invalid(err, spec->command ? "command: must not be empty" : "command: is required");
-	return 0;
-}
-
-static int parse_spec(json_t *body, struct command_spec *spec, struct err *err)
-{
-	int64_t timeout = 0;
-	int r = json_need_obj(body, JSON_REQUIRED, err);
-	if (r >= 0)
-		r = get_program(body, spec, err);
-	if (r >= 0)
-		r = json_get_str(body, "cwd", JSON_OPTIONAL, &spec->cwd, err);
-	if (r >= 0)
-		r = json_get_bool(body, "background", JSON_OPTIONAL, &spec->background, err);
-	if (r >= 0)
-		r = json_get_int(body, "timeout", JSON_OPTIONAL, 0, TIMEOUT_MAX_MS, &timeout, err);
-	if (r >= 0)
-		r = get_id(body, "uid", &spec->has_uid, &spec->uid, err);
-	if (r >= 0)
-		r = get_id(body, "gid", &spec->has_gid, &spec->gid, err);
-	if (r >= 0)
-		r = json_get_str_map(body, "envs", JSON_OPTIONAL, &spec->envs, err);
-	if (r < 0)
-		return r;
-	spec->timeout_ms = (uint64_t)timeout;
-	if (spec->has_gid && !spec->has_uid)
-		return invalid(err, "uid: is required when gid is given");
-	return 0;
-}
-
 int command_post(struct http_req *req, struct err *err)
 {
 	const struct execd *execd = http_app(req);
 	struct command_spec spec = {0};
 	struct run *run;
-	int r = parse_spec(http_json(req), &spec, err);
+	int r = command_spec_parse(http_json(req), &spec, err);
 	if (r >= 0)
 		r = command_start(execd->commands, &spec, &run, err);
 	if (r < 0)
@@ -174,7 +110,8 @@ static void end_message(const struct run_end *end, char *out, size_t size)
 	if (end->ename)
 		(void)snprintf(out, size, "%s: %s", end->ename, end->evalue ? end->evalue : "");
 	else if (signal)
-		(void)snprintf(out, size, "signal: %c%s", signal[0] | 0x20, signal + 1);
+		(void)snprintf(out, size, "signal: %c%s", /* but "CPU time limit exceeded" stays */
+			       isupper((unsigned char)signal[1]) ? signal[0] : signal[0] | 0x20, signal + 1);
 	else if (end->signo)
 		(void)snprintf(out, size, "signal: %d", end->signo);
 	else if (end->exit_code != 0)
@@ -187,13 +124,30 @@ static void put_time(struct jw *w, const char *key, uint64_t real_ms)
 	jw_kstr(w, key, clock_rfc3339(real_ms, text));
 }
 
-static void put_status(struct jw *w, const struct run *run)
+/* Whole, or cut at the border of a code point. */
+static void put_content(struct jw *w, const struct run *run, size_t max)
+{
+	size_t n = strnlen(run->content, max + 1), cut = MIN(n, max);
+	while (n > max && cut > 0 && ((unsigned char)run->content[cut] & 0xc0) == 0x80)
+		cut--;
+	jw_key(w, "content");
+	jw_strn(w, run->content, cut);
+	if (n > max)
+		jw_kbool(w, "content_truncated", true);
+}
+
+static void put_status(struct jw *w, const struct run *run, size_t content_max)
 {
 	char message[256];
 	jw_obj_begin(w);
 	jw_kstr(w, "id", run->id);
-	jw_kstr(w, "content", run->content);
+	put_content(w, run, content_max);
+	jw_kbool(w, "background", run->background);
 	jw_kbool(w, "running", run->state != RUN_ENDED);
+	if (run->limits) {
+		jw_key(w, "limits");
+		jw_raw(w, run->limits, strlen(run->limits));
+	}
 	if (run->state == RUN_ENDED) {
 		end_message(&run->end, message, sizeof(message));
 		jw_kint(w, "exit_code", run->end.exit_code);
@@ -218,9 +172,75 @@ int command_status_get(struct http_req *req, struct err *err)
 	struct jw w = JW_INIT(&body);
 	if (!run)
 		return not_found(err, id);
-	put_status(&w, run);
+	put_status(&w, run, SIZE_MAX / 2);
 	if (body.failed)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "status of '%s'", id);
+	http_reply_buf(req, 200, "application/json", &body);
+	return 0;
+}
+
+/* ---- GET /command -------------------------------------------------------- */
+
+/* A number in the query, within bounds. *ret stays when there is none. */
+static int query_number(struct http_req *req, const char *name, uint64_t min, uint64_t max, uint64_t *ret,
+			struct err *err)
+{
+	const char *s = http_query(req, name);
+	char *end;
+	if (!s)
+		return 0;
+	errno = 0;
+	unsigned long long v = strtoull(s, &end, 10);
+	if (errno || *s < '0' || *s > '9' || *end || v < min || v > max)
+		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
+			       "%s: '%.64s' is not a number from %" PRIu64 " to %" PRIu64, name, s, min, max);
+	*ret = v;
+	return 1;
+}
+
+/* *ret_any: both. */
+static int query_running(struct http_req *req, bool *ret_any, bool *ret_running, struct err *err)
+{
+	const char *s = http_query(req, "running");
+	*ret_any = !s;
+	*ret_running = s && strcmp(s, "true") == 0;
+	if (!s || *ret_running || strcmp(s, "false") == 0)
+		return 0;
+	return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL, "running: must be true or false");
+}
+
+int command_list_get(struct http_req *req, struct err *err)
+{
+	const struct execd *execd = http_app(req);
+	struct buf body = BUF_INIT(STATUS_MAX);
+	struct jw w = JW_INIT(&body);
+	uint64_t limit = LIST_LIMIT, before = UINT64_MAX;
+	bool any, running;
+	int r = query_number(req, "limit", 1, LIST_LIMIT_MAX, &limit, err);
+	if (r >= 0)
+		r = query_number(req, "before", 1, INT64_MAX, &before, err);
+	if (r >= 0)
+		r = query_running(req, &any, &running, err);
+	if (r < 0)
+		return r;
+	const struct run *run = runs_before(execd->runs, before);
+	jw_obj_begin(&w);
+	jw_key(&w, "items");
+	jw_arr_begin(&w);
+	for (uint64_t n = 0; run && n < limit; run = runs_before(execd->runs, before)) {
+		before = run->number;
+		if (!run->command || (!any && running != (run->state != RUN_ENDED)))
+			continue;
+		put_status(&w, run, RUN_CONTENT_MIN);
+		n++;
+	}
+	jw_arr_end(&w);
+	jw_key(&w, "next");
+	if (run)
+		jw_int(&w, (int64_t)before);
+	else
+		jw_str(&w, NULL);
+	jw_obj_end(&w);
 	http_reply_buf(req, 200, "application/json", &body);
 	return 0;
 }
@@ -231,6 +251,7 @@ int command_status_get(struct http_req *req, struct err *err)
 struct logs {
 	struct http_source source;
 	struct output *output;
+	enum output_stream stream; /* for exact output */
 	uint64_t offset, end;
 };
 
@@ -259,18 +280,6 @@ static void logs_stop(struct http_source *src, bool complete)
 	free(l);
 }
 
-static int parse_cursor(const char *s, uint64_t *ret, struct err *err)
-{
-	char *end;
-	errno = 0;
-	unsigned long long v = strtoull(s, &end, 10);
-	if (errno || *s < '0' || *s > '9' || *end)
-		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
-			       "cursor: '%s' is not a number of bytes", s);
-	*ret = v;
-	return 0;
-}
-
 /* A cursor is an offset in the log, as in a file; what it answers is the cursor to ask with next. */
 static int logs_headers(struct http_req *req, const struct logs *l, uint64_t asked)
 {
@@ -286,12 +295,12 @@ static int logs_headers(struct http_req *req, const struct logs *l, uint64_t ask
 int command_logs_get(struct http_req *req, struct err *err)
 {
 	const struct execd *execd = http_app(req);
-	const char *id = http_param(req, "id"), *cursor = http_query(req, "cursor");
+	const char *id = http_param(req, "id");
 	struct run *run = runs_get(execd->runs, id);
 	uint64_t asked = 0;
 	if (!run)
 		return not_found(err, id);
-	if (cursor && parse_cursor(cursor, &asked, err) < 0)
+	if (query_number(req, "cursor", 0, UINT64_MAX, &asked, err) < 0)
 		return -EINVAL;
 	struct logs *l = calloc(1, sizeof(*l));
 	if (!l)
@@ -305,5 +314,119 @@ int command_logs_get(struct http_req *req, struct err *err)
 	}
 	l->output = output_ref(run->output);
 	http_reply_source(req, 200, "text/plain; charset=utf-8", -1, &l->source);
+	return 0;
+}
+
+/* ---- GET /command/{id}/output ---------------------------------------------- */
+
+/* The same bytes, of one stream or of both, by offsets of that stream. */
+struct output_range {
+	int stream; /* enum output_stream; -1: both */
+	uint64_t begin, end, from, to;
+};
+
+static int parse_stream(struct http_req *req, int *ret, struct err *err)
+{
+	const char *s = http_query(req, "stream");
+	if (!s || strcmp(s, "all") == 0)
+		*ret = -1;
+	else if (strcmp(s, "stdout") == 0)
+		*ret = OUTPUT_STDOUT;
+	else if (strcmp(s, "stderr") == 0)
+		*ret = OUTPUT_STDERR;
+	else
+		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
+			       "stream: must be stdout, stderr or all");
+	return 0;
+}
+
+static int find_range(struct http_req *req, struct output *o, struct output_range *ret, struct err *err)
+{
+	uint64_t offset = 0, limit = UINT64_MAX;
+	int r = parse_stream(req, &ret->stream, err);
+	if (r >= 0)
+		r = query_number(req, "offset", 0, INT64_MAX, &offset, err);
+	if (r >= 0)
+		r = query_number(req, "limit", 1, INT64_MAX, &limit, err);
+	if (r < 0)
+		return r;
+	ret->begin = output_begin(o);
+	ret->end = output_end(o);
+	if (ret->stream >= 0) {
+		if (output_stream_offset(o, (enum output_stream)ret->stream, ret->begin, &ret->begin) < 0)
+			return err_sys(err, "RUNTIME_ERROR", EIO, "output");
+		ret->end = output_stream_end(o, (enum output_stream)ret->stream);
+	}
+	if (offset > ret->end)
+		return err_set(err, ERR_RANGE, "INVALID_REQUEST_BODY", ERANGE,
+			       "offset %" PRIu64 " is beyond the end of the output, %" PRIu64, offset,
+			       ret->end);
+	ret->from = MAX(offset, ret->begin);
+	ret->to = limit < ret->end - ret->from ? ret->from + limit : ret->end;
+	return 0;
+}
+
+static int put_header(struct http_req *req, const char *name, uint64_t value)
+{
+	char text[24];
+	(void)snprintf(text, sizeof(text), "%" PRIu64, value);
+	return http_add_header(req, name, text);
+}
+
+static int range_headers(struct http_req *req, const struct output_range *range, bool ended)
+{
+	int r = put_header(req, "Execd-Output-Offset", range->from);
+	if (r >= 0)
+		r = put_header(req, "Execd-Output-Next", range->to);
+	if (r >= 0)
+		r = put_header(req, "Execd-Output-Begin", range->begin);
+	if (r >= 0)
+		r = put_header(req, "Execd-Output-End", range->end);
+	return r < 0 ? r : http_add_header(req, "Execd-Output-Ended", ended ? "true" : "false");
+}
+
+/* One stream, between two of its own offsets. */
+static int stream_bytes_proceed(struct http_source *src, struct buf *out, size_t room)
+{
+	struct logs *l = container_of(src, struct logs, source);
+	while (l->offset < l->end && room > 0) {
+		struct output_slice slice;
+		size_t max = (size_t)MIN(l->end - l->offset, (uint64_t)room);
+		int r = output_read_stream(l->output, l->stream, l->offset, UINT64_MAX, max, &slice);
+		if (r <= 0)
+			return r < 0 ? r : -EIO;
+		if (buf_append(out, slice.data, slice.len) < 0)
+			return -ENOMEM;
+		l->offset += slice.len;
+		room -= slice.len;
+	}
+	return l->offset >= l->end;
+}
+
+int command_output_get(struct http_req *req, struct err *err)
+{
+	const struct execd *execd = http_app(req);
+	const char *id = http_param(req, "id");
+	struct run *run = runs_get(execd->runs, id);
+	struct output_range range;
+	if (!run)
+		return not_found(err, id);
+	int r = find_range(req, run->output, &range, err);
+	if (r < 0)
+		return r;
+	struct logs *l = calloc(1, sizeof(*l));
+	if (!l || range_headers(req, &range, output_closed(run->output)) < 0) {
+		free(l);
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "output of '%s'", id);
+	}
+	l->source = (struct http_source){.proceed = range.stream < 0 ? logs_proceed : stream_bytes_proceed,
+					 .stop = logs_stop};
+	l->stream = range.stream < 0 ? OUTPUT_STDOUT : (enum output_stream)range.stream;
+	l->offset = range.from;
+	l->end = range.to;
+	l->output = output_ref(run->output);
+	/* Records between the lines of both are not output: how much that is shows only on the way. */
+	http_reply_source(req, 200, "application/octet-stream",
+			  range.stream < 0 ? -1 : (int64_t)(range.to - range.from), &l->source);
 	return 0;
 }

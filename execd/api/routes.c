@@ -21,11 +21,16 @@ const struct http_route execd_routes[] = {
 	{"POST", "/session/{id}/run", session_run_post, HTTP_BODY_JSON, false},
 	{"DELETE", "/session/{id}", session_delete_one, HTTP_BODY_NONE, false},
 
+	{"GET", "/command", command_list_get, HTTP_BODY_NONE, false},
 	{"POST", "/command", command_post, HTTP_BODY_JSON, false},
 	{"DELETE", "/command", command_delete, HTTP_BODY_NONE, false},
 	{"GET", "/command/status/{id}", command_status_get, HTTP_BODY_NONE, false},
 	{"GET", "/command/{id}/logs", command_logs_get, HTTP_BODY_NONE, false},
 	{"GET", "/command/{id}/stream", command_stream_get, HTTP_BODY_NONE, false},
+	{"GET", "/command/{id}/output", command_output_get, HTTP_BODY_NONE, false},
+	{"POST", "/command/{id}/stdin", command_stdin_post, HTTP_BODY_STREAM, false},
+	{"DELETE", "/command/{id}/stdin", command_stdin_delete, HTTP_BODY_NONE, false},
+	{"POST", "/command/{id}/signal", command_signal_post, HTTP_BODY_JSON, false},
 
 	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},
 	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},

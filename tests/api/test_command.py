@@ -428,9 +428,9 @@ def test_ids_that_are_not_there(execd):
 
 
 def test_methods(execd):
-    response = execd.http.get("/command")
+    response = execd.http.put("/command")
     assert response.status_code == 405
-    assert {"POST", "DELETE"} <= {method.strip() for method in response.headers["allow"].split(",")}
+    assert {"GET", "POST", "DELETE"} <= {method.strip() for method in response.headers["allow"].split(",")}
 
 
 # ---- where, as whom and with what

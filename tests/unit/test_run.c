@@ -278,13 +278,41 @@ static void test_end_record(void **state)
 	end.usage.ru_utime = (struct timeval){.tv_sec = 1, .tv_usec = 500000};
 	end.usage.ru_stime = (struct timeval){.tv_usec = 20000};
 	end.usage.ru_maxrss = 4321;
+	end.processes_killed = 2;
 	run_ended(run, &end);
 	run_end_json(run, &w);
 	assert_string_equal(buf_cstr(&text),
 			    "{\"reason\":\"timeout\",\"signal\":\"SIGKILL\",\"user_cpu_ms\":1500,"
-			    "\"sys_cpu_ms\":20,\"max_rss_kib\":4321}");
+			    "\"sys_cpu_ms\":20,\"max_rss_kib\":4321,\"processes_killed\":2}");
 	buf_done(&text);
 	run_unref(run);
+	runs_free(runs);
+}
+
+/* Newest first, whatever ends or is forgotten meanwhile. */
+static void test_list(void **state)
+{
+	struct runs_limits limits = {.ended_max = 1};
+	struct runs *runs = registry(&limits);
+	struct run_end end[2] = {{.reason = RUN_EXITED}, {.reason = RUN_EXITED}};
+	struct run *run[3] = {start(runs, "a"), start(runs, "b"), start(runs, "c")};
+
+	(void)state;
+	assert_ptr_equal(runs_before(runs, UINT64_MAX), run[2]);
+	assert_ptr_equal(runs_before(runs, run[2]->number), run[1]);
+	assert_ptr_equal(runs_before(runs, run[1]->number), run[0]);
+	assert_null(runs_before(runs, run[0]->number));
+	assert_ptr_equal(runs_before(runs, run[2]->number), run[1]);
+	run_ended(run[1], &end[0]);
+	run_ended(run[0], &end[1]); /* one too many: b is forgotten */
+	assert_ptr_equal(runs_before(runs, run[2]->number), run[0]);
+	for (size_t i = 0; i < 2; i++)
+		run_unref(run[i]);
+	end[0] = (struct run_end){.reason = RUN_EXITED};
+	run_ended(run[2], &end[0]);
+	assert_ptr_equal(runs_before(runs, UINT64_MAX), run[2]);
+	assert_null(runs_before(runs, run[2]->number));
+	run_unref(run[2]);
 	runs_free(runs);
 }
 
@@ -312,6 +340,7 @@ int main(void)
 		cmocka_unit_test(test_an_output_that_is_read_is_kept),
 		cmocka_unit_test(test_watch_and_interrupt),
 		cmocka_unit_test(test_end_record),
+		cmocka_unit_test(test_list),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
