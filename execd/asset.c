@@ -18,6 +18,15 @@ struct asset {
 
 #define EMBEDDED(symbol) extern const char symbol##_start[], symbol##_end[]
 
+EMBEDDED(kernel_node);
+EMBEDDED(kernel_node_acorn_min);
+EMBEDDED(kernel_node_display);
+EMBEDDED(kernel_node_errors);
+EMBEDDED(kernel_node_streams);
+EMBEDDED(kernel_node_sucrase_min);
+EMBEDDED(kernel_node_transform);
+EMBEDDED(kernel_node_typescript);
+EMBEDDED(kernel_node_wire);
 EMBEDDED(kernel_python);
 EMBEDDED(kernel_python_cell);
 EMBEDDED(kernel_python_display);
@@ -32,6 +41,15 @@ EMBEDDED(kernel_python_wire);
 	}
 
 static const struct asset assets[] = {
+	ASSET("node", "kernel.js", kernel_node),
+	ASSET("node", "acorn.min.js", kernel_node_acorn_min),
+	ASSET("node", "display.js", kernel_node_display),
+	ASSET("node", "errors.js", kernel_node_errors),
+	ASSET("node", "streams.js", kernel_node_streams),
+	ASSET("node", "sucrase.min.js", kernel_node_sucrase_min),
+	ASSET("node", "transform.js", kernel_node_transform),
+	ASSET("node", "typescript.js", kernel_node_typescript),
+	ASSET("node", "wire.js", kernel_node_wire),
 	ASSET("python", "kernel.py", kernel_python),
 	ASSET("python", "cell.py", kernel_python_cell),
 	ASSET("python", "display.py", kernel_python_display),

@@ -17,6 +17,8 @@ enum frame_kind {
 	FRAME_EXECUTE = 'X',
 	FRAME_FORK = 'F',
 	FRAME_SYNCED = 'Y',
+	FRAME_BEGIN = 'C',
+	FRAME_INTERRUPT = 'I',
 	/* from a kernel */
 	FRAME_HELLO = 'H',
 	FRAME_STARTED = 'S',

@@ -28,6 +28,7 @@
 #include "execd/execd.h"
 #include "execd/frame.h"
 #include "execd/pump.h"
+#include "execd/shell.h"
 #include "execd/tree.h"
 #include "lib/fs.h"
 #include "proto/json.h"
@@ -60,6 +61,8 @@ struct kernel {
 	bool eof;     /* of the control socket */
 	bool ended;   /* the process; wstatus and usage are valid */
 	bool advancing, freed;
+	bool interrupt_frame; /* it wants FRAME_INTERRUPT beside the signal */
+	struct shell *shell;  /* of a language that is one; it has the process and the pipes then */
 	int wstatus;
 	struct rusage usage;
 	char death[KERNEL_DEATH_MAX]; /* a reason that wstatus does not tell */
@@ -406,6 +409,10 @@ static void control_ready(struct loop_io *io, uint32_t events)
 
 void kernel_resume(struct kernel *k)
 {
+	if (k->shell) {
+		shell_resume(k->shell);
+		return;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(k->pumps); i++)
 		pump_resume(&k->pumps[i]);
 	if (k->io.fd >= 0)
@@ -452,7 +459,9 @@ static void handle_hello(struct kernel *k, json_t *message)
 		lost(k, error);
 		return;
 	}
-	k->version = version ? strdup(version) : NULL;
+	if (!k->version)
+		k->version = version ? strdup(version) : NULL;
+	k->interrupt_frame = json_object_get(message, "interrupt") != NULL;
 	k->state = IDLE;
 	loop_timer_del(&k->timer);
 	ask_next_fork(k);
@@ -500,12 +509,11 @@ static int watch_ends(struct kernel *k, struct ends *e)
 				      start_timeout);
 }
 
-static int kernel_new(struct execd *execd, const struct kernel_spec *spec, struct ends *ends,
-		      struct kernel **ret, struct err *err)
+static struct kernel *kernel_alloc(struct execd *execd, const struct kernel_spec *spec)
 {
 	struct kernel *k = calloc(1, sizeof(*k));
 	if (!k)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
+		return NULL;
 	k->execd = execd;
 	k->language = spec->language;
 	k->events = spec->events;
@@ -521,6 +529,15 @@ static int kernel_new(struct execd *execd, const struct kernel_spec *spec, struc
 	list_init(&k->forks);
 	pump_init(&k->pumps[0], &pump_ops, OUTPUT_STDOUT);
 	pump_init(&k->pumps[1], &pump_ops, OUTPUT_STDERR);
+	return k;
+}
+
+static int kernel_new(struct execd *execd, const struct kernel_spec *spec, struct ends *ends,
+		      struct kernel **ret, struct err *err)
+{
+	struct kernel *k = kernel_alloc(execd, spec);
+	if (!k)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
 	k->mark = strdup(spec->mark);
 	k->cwd = spec->cwd ? strdup(spec->cwd) : NULL;
 	int r = !k->mark || (spec->cwd && !k->cwd) ? -ENOMEM : open_ends(ends);
@@ -573,26 +590,6 @@ static int start_program(struct kernel *k, const struct kernel_spec *spec, const
 	return err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", ENOENT,
 		       "%s code needs the program '%s', and it is not in this image's PATH", l->name,
 		       l->programs[0]);
-}
-
-int kernel_start(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret, struct err *err)
-{
-	_cleanup_(ends_close) struct ends ends = {
-		{-EBADF, -EBADF},
-		{-EBADF, -EBADF},
-		{-EBADF, -EBADF},
-	};
-	struct kernel *k;
-	int r = kernel_new(execd, spec, &ends, &k, err);
-	if (r < 0)
-		return r;
-	r = start_program(k, spec, &ends, err);
-	if (r < 0) {
-		kernel_free(k);
-		return r;
-	}
-	*ret = k;
-	return 0;
 }
 
 /* Small, and alone in the socket: it goes whole or not at all. */
@@ -676,6 +673,107 @@ int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct ke
 	return 0;
 }
 
+/* ---- a spare ------------------------------------------------------------------ */
+
+int kernel_take_over(struct kernel *k, const struct kernel_spec *spec, struct err *err)
+{
+	_cleanup_buf_ struct buf json = BUF_INIT(65536);
+	struct jw w = JW_INIT(&json);
+	struct loop *loop = k->execd->loop;
+	if (k->state != IDLE)
+		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the kernel is not idle");
+	jw_obj_begin(&w);
+	jw_kstr(&w, "cwd", spec->cwd);
+	jw_obj_end(&w);
+	int r = json.failed ? -ENOMEM : frame_append(&k->out, FRAME_BEGIN, json.data, json.len);
+	if (r >= 0)
+		r = loop_timer_set(loop, &k->timer, loop_now_ms(loop) + KERNEL_START_TIMEOUT_MS,
+				   start_timeout);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "take over a kernel");
+	k->events = spec->events;
+	k->owner = spec->owner;
+	k->idle_output = spec->output;
+	k->state = STARTING;
+	set_output(k, spec->output);
+	control_flush(k);
+	return 0;
+}
+
+/* ---- a shell that is a kernel --------------------------------------------------- */
+
+/* Told from the loop, as the greeting of a kernel would be. */
+static void shell_ready(struct loop_timer *timer)
+{
+	struct kernel *k = container_of(timer, struct kernel, timer);
+	k->state = IDLE;
+	k->events->ready(k->owner);
+}
+
+static void script_started(struct loop_timer *timer)
+{
+	struct kernel *k = container_of(timer, struct kernel, timer);
+	if (k->state == BUSY)
+		k->events->started(k->owner);
+}
+
+static void script_done(void *owner, int exit_code)
+{
+	struct kernel *k = owner;
+	char line[32];
+	loop_timer_del(&k->timer);
+	k->state = IDLE;
+	(void)snprintf(line, sizeof(line), "exit status %d", exit_code);
+	json_t *end = exit_code == 0 ? json_pack("{s:s}", "status", "ok")
+				     : json_pack("{s:s, s:s, s:s, s:[s]}", "status", "error", "ename",
+						 "CommandExecError", "evalue", line + strlen("exit status "),
+						 "traceback", line);
+	k->events->done(k->owner, end);
+	json_decref(end);
+}
+
+static void shell_died(void *owner, int wstatus, const struct rusage *usage)
+{
+	struct kernel *k = owner;
+	k->wstatus = wstatus;
+	k->usage = *usage;
+	k->ended = true;
+	die(k);
+}
+
+static const struct shell_events shell_events = {.done = script_done, .died = shell_died};
+
+static int execute_script(struct kernel *k, const char *code, struct output *out, struct err *err)
+{
+	struct loop *loop = k->execd->loop;
+	int r = shell_run(k->shell, code, out, err);
+	if (r < 0)
+		return r;
+	k->state = BUSY;
+	return loop_timer_set(loop, &k->timer, loop_now_ms(loop), script_started);
+}
+
+static int start_shell(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret,
+		       struct err *err)
+{
+	struct kernel *k = kernel_alloc(execd, spec);
+	const struct shell_spec shell = {
+		.cwd = spec->cwd, .mark = spec->mark, .events = &shell_events, .owner = k};
+	if (!k)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
+	int r = shell_start(execd, &shell, &k->shell, err);
+	if (r >= 0) {
+		shell_set_idle_output(k->shell, spec->output);
+		r = loop_timer_set(execd->loop, &k->timer, loop_now_ms(execd->loop), shell_ready);
+	}
+	if (r < 0) {
+		kernel_free(k);
+		return r;
+	}
+	*ret = k;
+	return 0;
+}
+
 static void announce(struct loop_defer *d)
 {
 	struct kernel *k = container_of(d, struct kernel, announce);
@@ -695,12 +793,36 @@ void kernel_assign(struct kernel *k, const struct kernel_spec *spec)
 
 /* ---- for the owner ---------------------------------------------------------- */
 
+int kernel_start(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret, struct err *err)
+{
+	_cleanup_(ends_close) struct ends ends = {
+		{-EBADF, -EBADF},
+		{-EBADF, -EBADF},
+		{-EBADF, -EBADF},
+	};
+	struct kernel *k;
+	if (spec->language->shell)
+		return start_shell(execd, spec, ret, err);
+	int r = kernel_new(execd, spec, &ends, &k, err);
+	if (r < 0)
+		return r;
+	r = start_program(k, spec, &ends, err);
+	if (r < 0) {
+		kernel_free(k);
+		return r;
+	}
+	*ret = k;
+	return 0;
+}
+
 int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct output *out, struct err *err)
 {
 	struct buf json = BUF_INIT(FRAME_MAX);
 	struct jw w = JW_INIT(&json);
 	if (k->state != IDLE)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the kernel is not idle");
+	if (k->shell)
+		return execute_script(k, code, out, err);
 	jw_obj_begin(&w);
 	jw_kint(&w, "cell", cell);
 	jw_kstr(&w, "code", code);
@@ -715,18 +837,32 @@ int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct outp
 	return 0;
 }
 
+static void send_interrupt(struct kernel *k)
+{
+	if (k->interrupt_frame && frame_append(&k->out, FRAME_INTERRUPT, "{}", 2) >= 0)
+		control_flush(k);
+}
+
 int kernel_interrupt(struct kernel *k)
 {
+	if (k->shell)
+		return shell_interrupt(k->shell);
+	send_interrupt(k);
 	return child_kill_group(&k->child, SIGINT);
 }
 
 int kernel_interrupt_again(struct kernel *k)
 {
+	if (k->shell)
+		return shell_interrupt(k->shell);
+	send_interrupt(k);
 	return child_kill(&k->child, SIGINT);
 }
 
 void kernel_kill(struct kernel *k)
 {
+	if (k->shell)
+		shell_kill(k->shell);
 	if (k->child.pid)
 		(void)tree_kill(k->child.pid, true, k->mark);
 }
@@ -762,7 +898,8 @@ void kernel_free(struct kernel *k)
 	if (!k || k->freed)
 		return;
 	k->freed = true;
-	if (k->child.pid || k->ended)
+	shell_free(TAKE_PTR(k->shell)); /* kills what it had started */
+	if (k->mark && (k->child.pid || k->ended))
 		(void)tree_kill(k->child.pid, k->child.pid != 0, k->mark);
 	child_forget(&k->child);
 	loop_defer_cancel(&k->announce);

@@ -64,6 +64,11 @@ int kernel_start(struct execd *execd, const struct kernel_spec *spec, struct ker
 /* The same by forking parent, which must not be running a cell, now or once it is ready. */
 int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct kernel **ret, struct err *err);
 /*
+ * Makes a ready, idle kernel that has run no cell that of spec's owner: its mark, environment and program
+ * stay, the rest is spec's. ready() or died() follows, as after a start.
+ */
+int kernel_take_over(struct kernel *k, const struct kernel_spec *spec, struct err *err);
+/*
  * Hands a kernel that has run no cell to the owner, events and output of spec; the rest of spec is not
  * looked at. ready() follows, or died().
  */

@@ -26,6 +26,23 @@ static const char python_boot[] = "import os,sys\n"
 
 static const char *const python_args[] = {"-c", python_boot, NULL};
 
+/* The same for Node; the last argument is the kernel's language. */
+static const char node_boot[] =
+	"if(parseInt(process.versions.node)<18){console.error('Node 18 or later is needed, this is "
+	"'+process.version);"
+	"process.exit(1)}{const f=require('fs'),b=f.readFileSync(4),S={};f.closeSync(4);for(let "
+	"i=0;i<b.length;){"
+	"const e=b.indexOf(10,i),h=b.toString('latin1',i,e).split(' '),n=+h[1];"
+	"S[h[0]]=b.toString('utf8',e+1,i=e+1+n)}"
+	"require('vm').runInThisContext('(function(SOURCES,require){'+S['kernel.js']+'\\n})',"
+	"{filename:'execd:kernel.js'})(S,require)}";
+
+/* A call that an interrupt takes away leaves Node's own count of them behind; it need not be fatal. */
+#define NODE_FLAGS "--no-force-async-hooks-checks"
+
+static const char *const javascript_args[] = {NODE_FLAGS, "-e", node_boot, "javascript", NULL};
+static const char *const typescript_args[] = {NODE_FLAGS, "-e", node_boot, "typescript", NULL};
+
 static const struct language languages[] = {
 	{
 		.name = "python",
@@ -33,6 +50,25 @@ static const struct language languages[] = {
 		.args = python_args,
 		.assets = "python",
 		.zygote = true,
+	},
+	{
+		.name = "javascript",
+		.programs = {"node", "nodejs"},
+		.args = javascript_args,
+		.assets = "node",
+		.spare = true,
+	},
+	{
+		.name = "typescript",
+		.programs = {"node", "nodejs"},
+		.args = typescript_args,
+		.assets = "node",
+		.spare = true,
+	},
+	{
+		.name = "bash",
+		.programs = {"bash"},
+		.shell = true,
 	},
 };
 

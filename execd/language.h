@@ -16,7 +16,8 @@ struct language {
 	const char *const *args;		     /* after the program's name, NULL-terminated */
 	const char *assets;			     /* its folder in kernels/ */
 	bool zygote; /* contexts are forked from one warm process by FRAME_FORK */
-	bool spare;  /* slow to start: one kernel waits for the next context, once there has been a first */
+	bool spare;  /* one started process waits for the next context, which takes it over by FRAME_BEGIN */
+	bool shell;  /* no program of ours: the living shell of execd/shell.h */
 };
 
 /* NULL when there is no such language. */
