@@ -29,6 +29,7 @@ enum err_kind {
 	ERR_BAD_GATEWAY,   /* whoever we asked did not answer properly */
 	ERR_TIMEOUT,	   /* it took longer than its limit */
 	ERR_STORAGE,	   /* no space, no quota */
+	ERR_UPGRADE,	   /* it is there, over another protocol */
 };
 
 #define ERR_MESSAGE_MAX 512

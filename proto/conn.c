@@ -456,12 +456,29 @@ static void sock_rx(struct lws_sock *sock, const void *data, size_t n)
 	conn_run(c);
 }
 
+/*
+ * Input that has come while the socket was full is taken before more is written:
+ * a source that never ends would fill it again each time, and the client that
+ * asks it to end would not be heard.
+ */
+static bool hear_first(struct http_conn *c)
+{
+	if (c->state != CONN_TUNNEL || !c->in_masked || !wants_input(c))
+		return false;
+	c->in_masked = false;
+	return true;
+}
+
 static void sock_writable(struct lws_sock *sock)
 {
 	struct http_conn *c = conn_of(sock);
 
 	c->blocked = lws_sock_blocked(sock);
-	conn_run(c);
+	if (c->blocked || hear_first(c))
+		lws_sock_want_write(sock);
+	else
+		conn_run(c);
+	lws_sock_update(sock);
 }
 
 static void sock_closed(struct lws_sock *sock)

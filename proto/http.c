@@ -426,7 +426,8 @@ void http_body_pause(struct http_req *req, bool pause)
 	if (req->paused == pause)
 		return;
 	req->paused = pause;
-	conn_deadline(req->conn, pause ? 0 : req->server->config.idle_timeout_ms);
+	if (req->conn->state == CONN_BODY)
+		conn_deadline(req->conn, pause ? 0 : req->server->config.idle_timeout_ms);
 	conn_kick(req->conn);
 }
 

@@ -44,6 +44,7 @@ static const char *reason(unsigned status)
 		{413, "Content Too Large"},
 		{416, "Range Not Satisfiable"},
 		{417, "Expectation Failed"},
+		{426, "Upgrade Required"},
 		{429, "Too Many Requests"},
 		{431, "Request Header Fields Too Large"},
 		{500, "Internal Server Error"},
@@ -94,6 +95,8 @@ unsigned http_status(enum err_kind kind)
 		return 504;
 	case ERR_STORAGE:
 		return 507;
+	case ERR_UPGRADE:
+		return 426;
 	case ERR_INTERNAL:
 		break;
 	}
@@ -368,6 +371,9 @@ static void source_complete(struct http_req *req)
 
 	if (req->tunnel && (req->tunnel->raw || !req->tunnel->keep || !req->conn->body.complete))
 		req->close = true;
+	/* What the client may still be sending must not cut off what it has yet to read. */
+	if (req->tunnel && req->tunnel->raw)
+		req->conn->body.complete = false;
 	src->stop(src, true);
 	conn_replied(req->conn, !req->close);
 }
