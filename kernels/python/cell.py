@@ -9,6 +9,7 @@ import ast
 import asyncio
 import builtins
 import fcntl
+import functools
 import inspect
 import linecache
 import os
@@ -91,8 +92,8 @@ class Session:
 
     def _make_streams(self):
         self.turn = None  # the stream that this cell wrote to last
-        self.out = sys.stdout = sys.__stdout__ = Stream(1, "<stdout>", self.take_turn)
-        self.err = sys.stderr = sys.__stderr__ = Stream(2, "<stderr>", self.take_turn)
+        self.out = sys.stdout = sys.__stdout__ = Stream(1, "<stdout>", self)
+        self.err = sys.stderr = sys.__stderr__ = Stream(2, "<stderr>", self)
         sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
 
     def _keep_fds(self):
@@ -109,7 +110,7 @@ class Session:
     def _patch(self):
         """The few places where the plain interpreter would act against the purpose of a cell."""
         session = self
-        popen, system, running_loop = subprocess.Popen.__init__, os.system, asyncio.get_running_loop
+        popen, running_loop = subprocess.Popen.__init__, asyncio.get_running_loop
         main_thread = threading.get_ident()
 
         def no_input(prompt=""):
@@ -119,9 +120,28 @@ class Session:
             session.flush_text()  # what was printed before comes before what the program prints
             popen(self, *args, **options)
 
-        def start_system(command):
-            session.flush_text()
-            return system(command)
+        def flush_first(module, name):
+            real = getattr(module, name, None)
+            if real is None:
+                return
+
+            @functools.wraps(real)
+            def call(*args, **options):
+                session.flush_text()
+                return real(*args, **options)
+
+            setattr(module, name, call)
+
+        def write_to(name):
+            real = getattr(os, name)
+
+            @functools.wraps(real)
+            def call(fd, data):
+                if fd == 1 or fd == 2:
+                    session.flush_text()
+                return real(fd, data)
+
+            setattr(os, name, call)
 
         def get_running_loop():
             # create_task() and the like work in a cell that does not await: its loop runs on afterwards.
@@ -132,14 +152,35 @@ class Session:
                     return session.loop
                 raise
 
-        for new, old in ((no_input, input), (start_popen, popen), (start_system, system)):
+        for new, old in ((no_input, input), (start_popen, popen)):
             new.__doc__, new.__name__, new.__qualname__ = old.__doc__, old.__name__, old.__qualname__
         start_popen.__wrapped__ = popen
         builtins.input = no_input
         subprocess.Popen.__init__ = start_popen
-        os.system = start_system
+        for name in ("system", "posix_spawn", "posix_spawnp", "execv", "execve", "_exit"):
+            flush_first(os, name)
+        for name in ("write", "writev"):
+            write_to(name)
+        self._patch_ctypes()
         asyncio.get_running_loop = asyncio.events.get_running_loop = get_running_loop
-        os.register_at_fork(before=self.settle)
+        os.register_at_fork(before=self.settle, after_in_child=self._forked)
+
+    def _patch_ctypes(self):
+        """A C function that a cell calls may print."""
+        try:
+            import ctypes
+        except ImportError:
+            return
+        session, plain = self, ctypes._CFuncPtr
+
+        class Function(plain):
+            _flags_ = plain._flags_ if hasattr(plain, "_flags_") else 0
+
+            def __call__(self, *args, **options):
+                session.flush_text()
+                return plain.__call__(self, *args, **options)
+
+        ctypes._CFuncPtr = Function
 
     def settle(self):
         """Before a fork: no helper thread, nothing in the buffers that the child would write again."""
@@ -148,6 +189,10 @@ class Session:
                 stream.settle()
             except (OSError, ValueError):
                 pass
+
+    def _forked(self):
+        for stream in (self.out, self.err) if self.started else ():
+            stream.forked()
 
     def take_turn(self, stream):
         """Two pipes have no common order: a change from one to the other waits until execd has read the first."""
@@ -312,7 +357,7 @@ class Session:
             except Exception:
                 usable = False
             if not usable:
-                stream = Stream(fd, "<%s>" % name, self.take_turn)
+                stream = Stream(fd, "<%s>" % name, self)
                 setattr(sys, name, stream)
                 setattr(self, mine, stream)
         self.ns["__builtins__"] = builtins

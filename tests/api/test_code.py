@@ -284,6 +284,66 @@ def test_output_comes_while_the_cell_runs(context, tmp_path):
         assert [e["text"] for e in stream if e["type"] == "stdout"] == ["bc"]
 
 
+def test_a_burst_keeps_its_order(context):
+    """Lines of a burst are collected; whoever else writes to the same pipe finds them written."""
+    context.run("import ctypes, os, subprocess, sys\nlibc = ctypes.CDLL(None)")
+    cell = context.run(
+        "for i in range(3000):\n"
+        "    print(i)\n"
+        "    if i % 1000 == 500: os.write(1, b'os\\n')\n"
+        "    if i % 1000 == 600: libc.write(1, b'C\\n', 2)\n"
+        "    if i % 1000 == 700: subprocess.run(['echo', 'program'])\n"
+        "    if i % 1000 == 800: os.system('echo shell')\n"
+        "    if i % 1000 == 900: print('error', file=sys.stderr)\n"
+        "    if i == 2950: sys.stdout.buffer.write(b'bytes\\n')\n"
+    )
+    expected = []
+    for i in range(3000):
+        expected.append(("stdout", str(i)))
+        also = {500: "os", 600: "C", 700: "program", 800: "shell"}.get(i % 1000)
+        if also:
+            expected.append(("stdout", also))
+        if i % 1000 == 900:
+            expected.append(("stderr", "error"))
+        if i == 2950:
+            expected.append(("stdout", "bytes"))
+    assert cell.order == expected
+
+
+def test_the_end_of_a_burst_is_shown_while_the_cell_goes_on(context, tmp_path):
+    fifo = gate(tmp_path)
+    code = f"for i in range(5000): print(i)\nprint('rest', end='')\nopen({str(fifo)!r}).read()"
+    with context.stream(code) as response:
+        stream = events(response)
+        while next(stream).get("text") != "4999":
+            pass
+        release(fifo)
+        assert [e["text"] for e in stream if e["type"] == "stdout"] == ["rest"]
+
+
+def test_a_burst_before_the_process_ends(context):
+    cell = context.run("import os\nfor i in range(5000): print(i)\nos._exit(0)")
+    assert cell.out == [str(i) for i in range(5000)] and cell.error["ename"] == "KernelDied"
+
+
+def test_a_burst_of_many_threads_and_a_fork(context):
+    cell = context.run(
+        "import os, sys, threading\n"
+        "def work(name):\n"
+        "    for i in range(2000): sys.stdout.write(f'{name} {i}\\n')\n"
+        "threads = [threading.Thread(target=work, args=(n,)) for n in 'abcd']\n"
+        "for t in threads: t.start()\n"
+        "for t in threads: t.join()\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    work('child')\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)[1]\n"
+    )
+    assert cell.results == [{"text": "0"}]
+    assert sorted(cell.out) == sorted(f"{name} {i}" for name in ("a", "b", "c", "d", "child") for i in range(2000))
+
+
 def test_fifty_megabytes(context):
     n = 50 << 20
     with context.stream(
