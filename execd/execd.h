@@ -11,6 +11,7 @@ struct http_server;
 struct runs;
 struct commands;
 struct sessions;
+struct ptys;
 struct contexts;
 struct metrics;
 
@@ -26,6 +27,7 @@ struct execd {
 	struct runs *runs;
 	struct commands *commands;
 	struct sessions *sessions;
+	struct ptys *ptys;
 	struct contexts *contexts;
 	struct metrics *metrics;
 };

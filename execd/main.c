@@ -22,6 +22,7 @@
 #include "execd/init.h"
 #include "execd/metrics.h"
 #include "execd/options.h"
+#include "execd/pty.h"
 #include "execd/ready.h"
 #include "execd/run.h"
 #include "execd/session.h"
@@ -63,6 +64,7 @@ static void agent_stop(void *arg, int code)
 	log_info("shutting down");
 	a->stopping = true;
 	a->exit_code = code;
+	ptys_stop(a->execd.ptys); /* while the loop still runs: their clients are told */
 	commands_stop(a->execd.commands, a->options.grace_ms, commands_stopped, a);
 }
 
@@ -173,6 +175,8 @@ static int agent_build(struct agent *a, struct err *err)
 	if (r >= 0)
 		r = sessions_new(e, &e->sessions);
 	if (r >= 0)
+		r = ptys_new(e, &e->ptys);
+	if (r >= 0)
 		r = contexts_new(e, &e->contexts);
 	if (r < 0)
 		return err_sys(err, "START", -r, "build the agent");
@@ -185,6 +189,7 @@ static void agent_free(struct agent *a)
 	struct execd *e = &a->execd;
 	ready_free(a->ready);
 	contexts_free(e->contexts);
+	ptys_free(e->ptys);
 	sessions_free(e->sessions);
 	commands_free(e->commands);
 	http_server_free(e->http);

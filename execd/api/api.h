@@ -47,6 +47,8 @@ http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_p
 /* listing.c, copy.c, directories.c, archive.c */
 http_handler_fn files_copy_post, directories_archive_get, directories_archive_post;
 http_handler_fn files_search_get, directories_list_get, directories_post, directories_delete;
+/* pty.c */
+http_handler_fn ptys_get, pty_post, pty_get_one, pty_delete_one, pty_ws_get;
 /* code.c */
 http_handler_fn code_post, code_delete, code_context_post, code_contexts_get, code_contexts_delete,
 	code_context_get, code_context_delete, code_context_restart_post, code_context_fork_post;

@@ -52,6 +52,12 @@ const struct http_route execd_routes[] = {
 	{"GET", "/metrics/watch", metrics_watch_get, HTTP_BODY_NONE, false},
 	{"GET", "/metrics/prometheus", metrics_prometheus_get, HTTP_BODY_NONE, false},
 
+	{"GET", "/pty", ptys_get, HTTP_BODY_NONE, false},
+	{"POST", "/pty", pty_post, HTTP_BODY_JSON, false},
+	{"GET", "/pty/{id}", pty_get_one, HTTP_BODY_NONE, false},
+	{"DELETE", "/pty/{id}", pty_delete_one, HTTP_BODY_NONE, false},
+	{"GET", "/pty/{id}/ws", pty_ws_get, HTTP_BODY_NONE, false},
+
 	{"*", "/proxy/{port}", proxy_any, HTTP_BODY_STREAM, false},
 	{"*", "/proxy/{port}/*", proxy_any, HTTP_BODY_STREAM, false},
 
