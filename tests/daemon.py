@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,9 @@ SANDBOXD = os.environ.get("SANDBOXD_BIN", str(BUILD / "sandboxd"))
 TOKEN = "test-token-7f3a"
 KEY = "test-key-91cc"
 END_TIMEOUT_S = 30  # a hang, not a measure
+
+# Cells run on the Python of the tests, whatever this machine has.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 # Orphans of a daemon come to this process, so that a leak is seen.
 PR_SET_CHILD_SUBREAPER = 36
