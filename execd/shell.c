@@ -38,6 +38,10 @@
 	". /proc/self/fd/60 </dev/null >&62 2>&63 61>&- 62>&- 63>&-\n"                                       \
 	"builtin printf '%s\\0%s\\0' \"$?\" \"$PWD\" >&61\n"
 
+/* An interrupt that falls between a fork and its exec is lost on the child: it is looked after. */
+#define INSIST_MS    50
+#define INSIST_TIMES 20
+
 /* An exit code of three digits, a directory, two NULs. */
 #define REPORT_MAX (SHELL_CWD_MAX + 16)
 
@@ -48,6 +52,8 @@ struct shell {
 	struct child child;
 	struct pump pumps[2];
 	struct loop_io report_io;
+	struct loop_timer insist; /* after an interrupt: does it arrive? */
+	unsigned insisted;
 	int control_fd, report_fd, script_fd;
 	struct buf report;
 	struct output *idle_output;
@@ -81,6 +87,7 @@ static void settle(struct shell *sh)
 		sh->events.died(sh->owner, sh->wstatus, &sh->usage);
 	} else if (sh->reported) {
 		sh->busy = sh->reported = false;
+		loop_timer_del(&sh->insist);
 		set_output(sh, sh->idle_output);
 		sh->events.done(sh->owner, sh->exit_code);
 	}
@@ -293,6 +300,7 @@ void shell_free(struct shell *sh)
 	shell_kill(sh);
 	child_forget(&sh->child);
 	loop_io_del(&sh->report_io);
+	loop_timer_del(&sh->insist);
 	pump_close(&sh->pumps[0]);
 	pump_close(&sh->pumps[1]);
 	fd_close(&sh->control_fd);
@@ -347,10 +355,24 @@ void shell_disown(struct shell *sh)
 	set_output(sh, NULL);
 }
 
+static void insist(struct loop_timer *timer)
+{
+	struct shell *sh = container_of(timer, struct shell, insist);
+	struct loop *loop = sh->execd->loop;
+	if (!sh->busy || sh->reported || sh->dead)
+		return;
+	(void)tree_insist(sh->child.pid, SIGINT);
+	if (++sh->insisted < INSIST_TIMES)
+		(void)loop_timer_set(loop, timer, loop_now_ms(loop) + INSIST_MS, insist);
+}
+
 int shell_interrupt(struct shell *sh)
 {
+	struct loop *loop = sh->execd->loop;
 	if (!sh->busy || sh->reported || sh->dead)
 		return -ESRCH;
+	sh->insisted = 0;
+	(void)loop_timer_set(loop, &sh->insist, loop_now_ms(loop) + INSIST_MS, insist);
 	return child_kill_group(&sh->child, SIGINT);
 }
 

@@ -23,3 +23,11 @@
  * and only marked processes are killed. Returns how many were signalled.
  */
 size_t tree_kill(pid_t leader, bool leader_lives, const char *mark);
+
+/*
+ * Sends signo again to those members of a process group, its leader apart, that
+ * it should have ended and that are still there: a signal that arrives between
+ * fork and exec is taken by a handler that is about to vanish. What ignores or
+ * handles it is left alone. Returns how many there were.
+ */
+size_t tree_insist(pid_t group, int signo);
