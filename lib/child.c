@@ -15,13 +15,20 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define BUCKETS_N 256
+#define BUCKETS_N   256
+#define STRANGERS_N 64
 
 struct reaper {
 	struct loop *loop;
 	struct loop_signal sigchld;
 	struct loop_defer first_look;
 	struct list buckets[BUCKETS_N];
+	/* The last that ended unwatched, in a ring. */
+	struct stranger {
+		pid_t pid;
+		int wstatus;
+	} strangers[STRANGERS_N];
+	unsigned strangers_next;
 	void (*collected)(void *arg);
 	void *collected_arg;
 };
@@ -91,6 +98,9 @@ static bool reap_one(struct reaper *r)
 	if (c) {
 		child_forget(c);
 		c->on_exit(c, wstatus_of(&info), &usage);
+	} else {
+		r->strangers[r->strangers_next++ % STRANGERS_N] =
+			(struct stranger){info.si_pid, wstatus_of(&info)};
 	}
 	/* A spawn() that failed on another thread may have been first to collect it; then there may be more.
 	 */
@@ -193,6 +203,18 @@ int child_adopt(struct reaper *r, struct child *c, pid_t pid, child_exit_fn *on_
 	}
 	child_watch(r, c, pid, pidfd, on_exit);
 	return 0;
+}
+
+int child_ended(struct reaper *r, pid_t pid, int *ret_wstatus)
+{
+	for (unsigned i = 0; i < STRANGERS_N; i++) {
+		if (r->strangers[i].pid != pid || pid <= 0)
+			continue;
+		*ret_wstatus = r->strangers[i].wstatus;
+		r->strangers[i].pid = 0;
+		return 0;
+	}
+	return -ESRCH;
 }
 
 int child_kill(struct child *c, int signo)

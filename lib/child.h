@@ -45,6 +45,13 @@ int child_spawn(struct reaper *r, struct child *c, const struct spawn *spec, chi
  */
 int child_adopt(struct reaper *r, struct child *c, pid_t pid, child_exit_fn *on_exit);
 
+/*
+ * How a process ended that was reparented to us and has been reaped before
+ * anybody adopted it: 0 and *ret_wstatus, once. Of such strangers the last 64
+ * are remembered; -ESRCH for any other.
+ */
+int child_ended(struct reaper *r, pid_t pid, int *ret_wstatus);
+
 /* Stops watching; the process is still reaped when it ends. Harmless when not running. */
 void child_forget(struct child *c);
 

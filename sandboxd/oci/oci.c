@@ -366,7 +366,9 @@ static void on_running(struct oci_box *b)
 	b->pid = read_pid(b);
 	uint64_t start = b->pid > 0 ? start_time(b->pid) : 0;
 	if (b->pid <= 0 || child_adopt(b->oci->env.reaper, &b->init, b->pid, on_init_exit) < 0) {
-		on_end(b, false, 0); /* gone already */
+		int wstatus = 0; /* gone already */
+		bool known = child_ended(b->oci->env.reaper, b->pid, &wstatus) == 0;
+		on_end(b, known, wstatus);
 		return;
 	}
 	b->phase = OCI_RUNNING;

@@ -396,6 +396,15 @@ static void test_strangers(void **state)
 	assert_int_equal(loop_run(loop), 0);
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
 	assert_int_equal(errno, ECHILD);
+	/* Whoever comes late to adopt one can still learn how it ended, once. */
+	for (int i = 0; i < 10; i++) {
+		int wstatus = -1;
+
+		assert_int_equal(child_adopt(reaper, &k.c, pids[i], on_exit_count), -ESRCH);
+		assert_int_equal(child_ended(reaper, pids[i], &wstatus), 0);
+		assert_int_equal(WEXITSTATUS(wstatus), i);
+		assert_int_equal(child_ended(reaper, pids[i], &wstatus), -ESRCH);
+	}
 	start(&k, "exit 9", &(struct spawn){});
 	assert_int_equal(loop_run(loop), 0);
 	assert_int_equal(WEXITSTATUS(k.status), 9);
