@@ -27,6 +27,7 @@ EMBEDDED(kernel_node_sucrase_min);
 EMBEDDED(kernel_node_transform);
 EMBEDDED(kernel_node_typescript);
 EMBEDDED(kernel_node_wire);
+EMBEDDED(kernel_java);
 EMBEDDED(kernel_python);
 EMBEDDED(kernel_python_cell);
 EMBEDDED(kernel_python_display);
@@ -50,6 +51,7 @@ static const struct asset assets[] = {
 	ASSET("node", "transform.js", kernel_node_transform),
 	ASSET("node", "typescript.js", kernel_node_typescript),
 	ASSET("node", "wire.js", kernel_node_wire),
+	ASSET("java", "#!kernel.java", kernel_java), /* java passes over a first line that begins like this */
 	ASSET("python", "kernel.py", kernel_python),
 	ASSET("python", "cell.py", kernel_python_cell),
 	ASSET("python", "display.py", kernel_python_display),

@@ -43,6 +43,15 @@ static const char node_boot[] =
 static const char *const javascript_args[] = {NODE_FLAGS, "-e", node_boot, "javascript", NULL};
 static const char *const typescript_args[] = {NODE_FLAGS, "-e", node_boot, "typescript", NULL};
 
+/*
+ * Compiled from its source as it starts, see kernel.java. The streams of java.io are put on the control
+ * socket, which needs the right to make their descriptor.
+ */
+static const char *const java_args[] = {
+	"-XX:+UseSerialGC", "-Xshare:auto", "--add-opens=java.base/java.io=ALL-UNNAMED", "--source", "17",
+	"/proc/self/fd/4",  NULL,
+};
+
 static const struct language languages[] = {
 	{
 		.name = "python",
@@ -69,6 +78,13 @@ static const struct language languages[] = {
 		.name = "bash",
 		.programs = {"bash"},
 		.shell = true,
+	},
+	{
+		.name = "java",
+		.programs = {"java"},
+		.args = java_args,
+		.assets = "java",
+		.spare = true,
 	},
 };
 
