@@ -32,6 +32,8 @@ const struct http_route execd_routes[] = {
 	{"DELETE", "/command/{id}/stdin", command_stdin_delete, HTTP_BODY_NONE, false},
 	{"POST", "/command/{id}/signal", command_signal_post, HTTP_BODY_JSON, false},
 
+	{"POST", "/batch", batch_post, HTTP_BODY_JSON, false},
+
 	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},
 	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},
 	{"POST", "/files/permissions", files_permissions_post, HTTP_BODY_JSON, false},
