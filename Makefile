@@ -45,14 +45,17 @@ $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 # The agent carries its kernels: kernels/python/kernel.py is kernel_python_start .. kernel_python_end,
-# any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end. A NUL follows.
-$O/kernels.S: $(KERNELS) Makefile
+# any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end; each a gzip file.
+$O/kernels/%.gz: kernels/%
 	@mkdir -p $(@D)
+	@gzip -9nc $< >$@
+
+$O/kernels.S: $(KERNELS:%=$O/%.gz) Makefile
 	@for file in $(KERNELS); do \
 		name=$$(echo $${file%.*} | sed -e 's,^kernels/,kernel_,' -e 's,/kernel$$,,' -e 's,[^a-z0-9],_,g'); \
 		echo ".global $${name}_start, $${name}_end"; \
-		echo "$${name}_start: .incbin \"$$file\""; \
-		echo "$${name}_end: .byte 0"; \
+		echo "$${name}_start: .incbin \"$O/$$file.gz\""; \
+		echo "$${name}_end:"; \
 	done | sed '1i .section .rodata' >$@
 	@echo '.section .note.GNU-stack,"",@progbits' >>$@
 

@@ -1,6 +1,7 @@
 /*
  * asset.c - the table of embedded files. The Makefile assembles kernels/<folder>/<name>.<ext> as
- * kernel_<folder>_<name>_start .. _end, and kernel.<ext> as kernel_<folder>_start .. _end.
+ * kernel_<folder>_<name>_start .. _end, and kernel.<ext> as kernel_<folder>_start .. _end, each a
+ * gzip file (RFC 1952): most of what the agent carries is text.
  */
 #include "execd/asset.h"
 
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <zlib.h>
 
 #include "lib/fs.h"
 
@@ -61,13 +63,36 @@ static const struct asset assets[] = {
 	ASSET("python", "wire.py", kernel_python_wire),
 };
 
+/* The last four bytes of a gzip file: the size of its content, little-endian. */
+static size_t unpacked_size(const struct asset *a)
+{
+	const uint8_t *size = (const uint8_t *)a->end - 4;
+	return (size_t)size[0] | (size_t)size[1] << 8 | (size_t)size[2] << 16 | (size_t)size[3] << 24;
+}
+
+static int unpack(const struct asset *a, void *out, size_t n)
+{
+	z_stream z = {.next_in = (Bytef *)a->start,
+		      .avail_in = (uInt)(a->end - a->start),
+		      .next_out = out,
+		      .avail_out = (uInt)n};
+	if (inflateInit2(&z, MAX_WBITS + 16) != Z_OK)
+		return -ENOMEM;
+	int r = inflate(&z, Z_FINISH);
+	(void)inflateEnd(&z);
+	return r == Z_STREAM_END && z.total_out == n ? 0 : -EIO;
+}
+
 static int write_asset(int fd, const struct asset *a)
 {
-	size_t n = (size_t)(a->end - a->start);
+	size_t n = unpacked_size(a);
+	_cleanup_free_ char *text = malloc(MAX(n, (size_t)1));
 	char head[128];
 	int len = snprintf(head, sizeof(head), "%s %zu\n", a->name, n);
-	int r = fs_write_all(fd, head, (size_t)len);
-	return r < 0 ? r : fs_write_all(fd, a->start, n);
+	int r = text ? unpack(a, text, n) : -ENOMEM;
+	if (r >= 0)
+		r = fs_write_all(fd, head, (size_t)len);
+	return r < 0 ? r : fs_write_all(fd, text, n);
 }
 
 int asset_open(const char *folder, int *ret_fd, struct err *err)
