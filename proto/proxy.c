@@ -49,11 +49,13 @@ struct proxy {
 	bool client_done; /* raw: the client sends no more */
 	bool upstream_eof;
 	bool head_only;
+	bool says_id; /* the reply has a request id */
 	enum framing framing;
 	uint64_t left;
 	struct chunked chunked;
-	bool complete; /* all of the reply has been read */
-	int broken;    /* -errno: it will not be */
+	bool complete;	  /* all of the reply has been read */
+	int broken;	  /* -errno: it will not be */
+	char *request_id; /* said on every reply that does not say its own, or NULL */
 };
 
 /* ---- the request towards the upstream -------------------------------------- */
@@ -103,6 +105,7 @@ static void proxy_free(struct proxy *p)
 	buf_done(&p->in);
 	buf_done(&p->ready);
 	free(p->what);
+	free(p->request_id);
 	free(p);
 }
 
@@ -129,8 +132,9 @@ static void proxy_fail(struct proxy *p, int r)
 	jw_obj_end(&w);
 	(void)buf_printf(&p->ready,
 			 "HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\n"
-			 "Content-Length: %zu\r\nConnection: close\r\n\r\n",
-			 body.len);
+			 "Content-Length: %zu\r\nConnection: close\r\n%s%s%s\r\n",
+			 body.len, p->request_id ? "X-Request-ID: " : "", p->request_id ? p->request_id : "",
+			 p->request_id ? "\r\n" : "");
 	(void)buf_append(&p->ready, body.data, p->head_only ? 0 : body.len);
 	p->tunnel.keep = false;
 	p->complete = true;
@@ -164,6 +168,8 @@ static int pass_field(struct proxy *p, struct buf *head, char *line, bool raw)
 	*colon = '\0';
 	char *value = colon + 1 + strspn(colon + 1, " \t");
 	int r = weigh(p, line, value);
+	if (strcasecmp(line, "X-Request-ID") == 0 && !raw)
+		p->says_id = true;
 	if (r >= 0 && (raw || !is_hop_by_hop(line)))
 		r = buf_printf(head, "%s: %s\r\n", line, value);
 	return r;
@@ -210,6 +216,8 @@ static int take_head(struct proxy *p, size_t n)
 		(void)buf_puts(&p->ready, "Connection: close\r\n");
 	else if (p->state == BODY && http_minor(p->req) == 0)
 		(void)buf_puts(&p->ready, "Connection: keep-alive\r\n");
+	if (p->state == BODY && p->request_id && !p->says_id)
+		(void)buf_printf(&p->ready, "X-Request-ID: %s\r\n", p->request_id);
 	(void)buf_puts(&p->ready, "\r\n");
 	buf_consume(&p->in, n);
 	p->scanned = 0;
@@ -464,6 +472,8 @@ int proxy_pass(struct loop *loop, struct http_req *req, const struct proxy_targe
 	memcpy(p->addresses, target->addresses, sizeof(p->addresses));
 	p->addresses_n = target->addresses_n;
 	p->what = strdup(target->what);
+	if (http_request_id(req))
+		p->request_id = strdup(http_request_id(req));
 	int r = p->what ? put_request(p, target) : -ENOMEM;
 	if (r < 0) {
 		proxy_free(p);

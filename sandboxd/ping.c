@@ -40,6 +40,13 @@ static int read_answer(struct ping *p)
 	return n == 0 ? -ECONNRESET : 0;
 }
 
+/* An agent with a token refuses whoever has none: it is up. */
+static bool is_up(const struct ping *p)
+{
+	return memcmp(p->answer, "HTTP/1.", 7) == 0 &&
+	       (memcmp(p->answer + 8, " 200 ", 5) == 0 || memcmp(p->answer + 8, " 401 ", 5) == 0);
+}
+
 static void on_io(struct loop_io *io, uint32_t events)
 {
 	struct ping *p = container_of(io, struct ping, io);
@@ -56,9 +63,7 @@ static void on_io(struct loop_io *io, uint32_t events)
 	if (r < 0)
 		finish(p, r);
 	else if (r > 0)
-		finish(p, memcmp(p->answer, "HTTP/1.", 7) == 0 && memcmp(p->answer + 8, " 200 ", 5) == 0
-				  ? 0
-				  : -EPROTO);
+		finish(p, is_up(p) ? 0 : -EPROTO);
 }
 
 int ping_start(struct loop *loop, struct ping *p, uint16_t port, ping_fn *fn)

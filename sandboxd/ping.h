@@ -11,7 +11,7 @@
 #include "lib/loop.h"
 
 struct ping;
-/* 0: it answered 200. -errno otherwise. May start another ping. */
+/* 0: it answered (200, or 401 where it has a token). -errno otherwise. May start another ping. */
 typedef void ping_fn(struct ping *p, int result);
 
 struct ping {

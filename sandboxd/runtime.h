@@ -66,6 +66,7 @@ struct runtime_spec {
 	const char *root;	  /* from the image table */
 	const json_t *entrypoint; /* array of strings, not empty */
 	const json_t *env;	  /* object of strings, or NULL */
+	const char *token;	  /* that execd asks every request for, or NULL */
 	struct runtime_limits limits;
 };
 

@@ -26,6 +26,7 @@
 
 #define NOTES_MAX    256
 #define MESSAGE_MAX  640
+#define TOKEN_DIGITS 48
 #define METADATA_MAX 64 /* pairs, after a patch */
 
 struct sandbox {
@@ -36,6 +37,7 @@ struct sandbox {
 	struct ping ping;
 	enum sandbox_state state; /* of the row */
 	bool started, answered;
+	bool pause_wanted; /* by a client that knew of its agent's answer before we did */
 	char handle[RUNTIME_HANDLE_MAX];
 	char notes[NOTES_MAX];
 };
@@ -247,8 +249,11 @@ static int fail(struct sandbox *sb, const char *reason, const char *message, boo
 
 /* ---- the driver's events -------------------------------------------------------- */
 
+static int freeze(struct sandbox *sb, bool on, struct err *err);
+
 static void check_running(struct sandbox *sb)
 {
+	struct err err;
 	char message[MESSAGE_MAX];
 	struct transition t = {
 		.from = STATE_BIT(SANDBOX_PENDING),
@@ -262,6 +267,8 @@ static void check_running(struct sandbox *sb)
 	(void)snprintf(message, sizeof(message), "Sandbox is running.%s%s", *sb->notes ? " " : "", sb->notes);
 	if (move(sb->all, sb->box.id, &t) < 0)
 		(void)fail(sb, "store_error", "The store could not note that the sandbox runs.", false);
+	else if (sb->pause_wanted && freeze(sb, true, &err) < 0)
+		log_warn("sandbox %s: pause: %s", sb->box.id, err.message);
 	check_drained(sb->all);
 }
 
@@ -414,6 +421,7 @@ static int insert(struct sandboxes *all, const struct sandbox_spec *spec, const 
 		.platform = platform,
 		.runtime = all->env.runtime->ops->name,
 		.port = sb->box.port,
+		.token = spec->runtime.token,
 	};
 	return store_insert(all->env.store, &row, err);
 }
@@ -432,11 +440,12 @@ static int check_open(struct sandboxes *all, struct err *err)
 	return 0;
 }
 
-int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *spec, char ret_id[RANDOM_UUID_MAX],
+int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *given, char ret_id[RANDOM_UUID_MAX],
 		     struct err *err)
 {
 	struct runtime *rt = all->env.runtime;
-	char id[RANDOM_UUID_MAX];
+	struct sandbox_spec copy = *given, *spec = &copy;
+	char id[RANDOM_UUID_MAX], token[TOKEN_DIGITS + 1];
 
 	int r = check_open(all, err);
 	if (r < 0)
@@ -445,6 +454,8 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *spec, cha
 	if (!sb)
 		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
 	add_note(sb, spec->notes);
+	if (given->secure)
+		spec->runtime.token = random_hex(token, TOKEN_DIGITS);
 	r = rt->ops->create(rt, &sb->box, &spec->runtime, err);
 	if (r < 0) {
 		sandbox_free(sb);
@@ -539,6 +550,10 @@ int sandboxes_pause(struct sandboxes *all, const char *id, struct err *err)
 	int r = sb ? 0 : store_get(all->env.store, id, see_state, &state, err);
 	if (r < 0)
 		return r;
+	if (sb && sb->state == SANDBOX_PENDING) {
+		sb->pause_wanted = true;
+		return 0;
+	}
 	if (!sb || sb->state != SANDBOX_RUNNING)
 		return not_in_state(err, "DOCKER::SANDBOX_NOT_RUNNING", id, "running");
 	return freeze(sb, true, err);

@@ -51,6 +51,7 @@ struct sandbox_spec {
 	json_t *platform;   /* or NULL */
 	uint64_t timeout_s; /* 0: none */
 	struct runtime_spec runtime;
+	bool secure;	   /* execd gets a token of its own */
 	const char *notes; /* what the request asks for and nobody enforces, or "" */
 };
 
@@ -60,7 +61,10 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *spec, cha
 int sandboxes_delete(struct sandboxes *all, const char *id, struct err *err);
 int sandboxes_renew(struct sandboxes *all, const char *id, uint64_t expires_ms, struct err *err);
 
-/* Pausing, then Paused; Resuming, then Running. A pause that fails goes back to Running and says why. */
+/*
+ * Pausing, then Paused; Resuming, then Running. A pause that fails goes back to Running and says why.
+ * One that is still Pending is paused as soon as it runs: its agent answers clients before we see it.
+ */
 int sandboxes_pause(struct sandboxes *all, const char *id, struct err *err);
 int sandboxes_resume(struct sandboxes *all, const char *id, struct err *err);
 

@@ -1,55 +1,37 @@
 /*
- * store.c - owns the database connection and its prepared statements.
+ * store.c - owns the database connection, its prepared statements and the rows of sandboxes.
  *
  * Statements are prepared on first use and kept. Everything happens on the loop
  * thread: one call is some ten microseconds, and with synchronous=NORMAL in WAL
  * mode no commit waits for the disk. Checkpoints do, so SQLite is kept from
  * making them here; the thread below makes them on a connection of its own.
  */
-#include "sandboxd/store.h"
+#include "sandboxd/store_priv.h"
 
 #include <jansson.h>
-#include <pthread.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "lib/log.h"
 
-#define SCHEMA_VERSION	 1
+#define SCHEMA_VERSION	 2
 #define BUSY_TIMEOUT_MS	 2000
 #define CHECKPOINT_PAGES 1000 /* of the write-ahead log, 4 KiB each */
 #define COLUMNS                                                                                              \
 	"s.id, s.state, s.reason, s.message, s.created_ms, s.transition_ms, s.expires_ms, s.deadline_ms, "   \
-	"s.image, s.entrypoint, s.platform, s.runtime, s.handle, s.port, "                                   \
+	"s.image, s.entrypoint, s.platform, s.runtime, s.handle, s.port, s.token, s.timing, s.snapshot, "    \
+	"s.volumes, "                                                                                        \
 	"(SELECT json_group_object(m.key, m.value) FROM metadata m WHERE m.sandbox = s.id)"
 
-enum statement {
-	ST_BEGIN,
-	ST_COMMIT,
-	ST_ROLLBACK,
-	ST_INSERT,
-	ST_INSERT_PAIR,
-	ST_DELETE_PAIRS,
-	ST_GET,
-	ST_STATE,
-	ST_MOVE,
-	ST_EXPIRES,
-	ST_FORGET,
-	ST_NEXT,
-	ST_DUE,
-	ST_COUNT,
-	STATEMENTS,
-};
-
-static const char *const sql[STATEMENTS] = {
+const char *const store_sql[STATEMENTS] = {
 	[ST_BEGIN] = "BEGIN IMMEDIATE",
 	[ST_COMMIT] = "COMMIT",
 	[ST_ROLLBACK] = "ROLLBACK",
 	[ST_INSERT] = "INSERT INTO sandboxes (id, state, reason, message, created_ms, transition_ms, "
-		      "expires_ms, deadline_ms, image, entrypoint, platform, runtime, handle, port) "
-		      "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)",
+		      "expires_ms, deadline_ms, image, entrypoint, platform, runtime, handle, port, token, "
+		      "snapshot, "
+		      "volumes) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)",
 	[ST_INSERT_PAIR] = "INSERT INTO metadata (sandbox, key, value) VALUES (?1,?2,?3)",
 	[ST_DELETE_PAIRS] = "DELETE FROM metadata WHERE sandbox = ?1",
 	[ST_GET] = "SELECT " COLUMNS " FROM sandboxes s WHERE s.id = ?1",
@@ -66,6 +48,22 @@ static const char *const sql[STATEMENTS] = {
 	[ST_FORGET] = "DELETE FROM sandboxes WHERE id = ?1",
 	[ST_NEXT] = "SELECT min(deadline_ms) FROM sandboxes",
 	[ST_DUE] = "SELECT id, state FROM sandboxes WHERE deadline_ms <= ?1 ORDER BY deadline_ms LIMIT 1",
+	[ST_TIMING] = "UPDATE sandboxes SET timing = ?2 WHERE id = ?1",
+	[ST_EVENT] = "INSERT INTO events (object, at_ms, state, reason, message) VALUES (?1,?2,?3,?4,?5)",
+	[ST_EVENTS] = "SELECT at_ms, state, reason, message FROM events WHERE object = ?1 ORDER BY seq DESC "
+		      "LIMIT ?2",
+	[ST_SETTING_GET] = "SELECT value FROM settings WHERE name = ?1",
+	[ST_SETTING_PUT] = "INSERT INTO settings (name, value) VALUES (?1,?2)",
+	[ST_IDEM_GET] = "SELECT request, status, location, body FROM answers WHERE key = ?1 AND at_ms > ?2",
+	[ST_IDEM_PUT] = "INSERT OR REPLACE INTO answers (key, request, status, location, body, at_ms) "
+			"VALUES (?1,?2,?3,?4,?5,?6)",
+	[ST_IDEM_PRUNE] = "DELETE FROM answers WHERE at_ms <= ?1",
+	[ST_SNAP_INSERT] = "INSERT INTO snapshots (id, sandbox, name, state, reason, message, created_ms, "
+			   "transition_ms, image) VALUES (?1,?2,?3,?4,?5,?6,?7,?7,?8)",
+	[ST_SNAP_GET] = "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE id = ?1",
+	[ST_SNAP_MOVE] = "UPDATE snapshots SET state = ?3, reason = ?4, message = ?5, transition_ms = ?6 "
+			 "WHERE id = ?1 AND ((1 << state) & ?2) != 0",
+	[ST_SNAP_DELETE] = "DELETE FROM snapshots WHERE id = ?1",
 	[ST_COUNT] = "SELECT count(*) FROM sandboxes WHERE ((1 << state) & ?1) != 0",
 };
 
@@ -89,16 +87,30 @@ static const char schema[] =
 	"CREATE INDEX metadata_pair ON metadata(key, value);"
 	"PRAGMA user_version = 1;";
 
-struct store {
-	sqlite3 *db;
-	sqlite3_stmt *statements[STATEMENTS];
-
-	char *path;
-	pthread_t checkpointer;
-	pthread_mutex_t lock; /* over the three below */
-	pthread_cond_t wake;
-	bool started, due, stopping;
-};
+/* From version 1 to 2. Events name sandboxes and snapshots alike; a trigger forgets them together. */
+static const char schema_2[] =
+	"ALTER TABLE sandboxes ADD COLUMN token TEXT;"
+	"ALTER TABLE sandboxes ADD COLUMN timing TEXT;"
+	"ALTER TABLE sandboxes ADD COLUMN snapshot TEXT;"
+	"ALTER TABLE sandboxes ADD COLUMN volumes TEXT;"
+	"CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE answers ("
+	" key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER NOT NULL, location TEXT,"
+	" body TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE INDEX answers_age ON answers(at_ms);"
+	"CREATE TABLE events ("
+	" seq INTEGER PRIMARY KEY, object TEXT NOT NULL, at_ms INTEGER NOT NULL, state TEXT NOT NULL,"
+	" reason TEXT, message TEXT);"
+	"CREATE INDEX events_object ON events(object, seq);"
+	"CREATE TRIGGER events_end AFTER DELETE ON sandboxes BEGIN"
+	" DELETE FROM events WHERE object = old.id; END;"
+	"CREATE TABLE snapshots ("
+	" id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, name TEXT, state INTEGER NOT NULL,"
+	" reason TEXT NOT NULL, message TEXT NOT NULL, created_ms INTEGER NOT NULL,"
+	" transition_ms INTEGER NOT NULL, image TEXT NOT NULL) WITHOUT ROWID;"
+	"CREATE INDEX snapshots_created ON snapshots(created_ms DESC, id);"
+	"CREATE INDEX snapshots_sandbox ON snapshots(sandbox);"
+	"PRAGMA user_version = 2;";
 
 /* ---- states ----------------------------------------------------------- */
 
@@ -125,7 +137,7 @@ int sandbox_state_parse(const char *name, enum sandbox_state *ret)
 
 /* ---- errors ----------------------------------------------------------- */
 
-static int store_err(struct store *s, struct err *err, const char *what)
+int store_err(struct store *s, struct err *err, const char *what)
 {
 	int code = sqlite3_errcode(s->db);
 	bool full = code == SQLITE_FULL || code == SQLITE_IOERR;
@@ -144,22 +156,22 @@ static int no_such(struct err *err, const char *id)
 
 /* ---- statements -------------------------------------------------------- */
 
-static int prepare(struct store *s, enum statement which, sqlite3_stmt **ret)
+int store_prepare(struct store *s, enum statement which, sqlite3_stmt **ret)
 {
 	sqlite3_stmt **slot = &s->statements[which];
-	if (!*slot &&
-	    sqlite3_prepare_v3(s->db, sql[which], -1, SQLITE_PREPARE_PERSISTENT, slot, NULL) != SQLITE_OK)
+	if (!*slot && sqlite3_prepare_v3(s->db, store_sql[which], -1, SQLITE_PREPARE_PERSISTENT, slot,
+					 NULL) != SQLITE_OK)
 		return -EIO;
 	*ret = *slot;
 	return 0;
 }
 
-static void bind_text(sqlite3_stmt *st, int i, const char *text)
+void store_bind_text(sqlite3_stmt *st, int i, const char *text)
 {
 	(void)sqlite3_bind_text(st, i, text, -1, SQLITE_STATIC);
 }
 
-static void bind_ms(sqlite3_stmt *st, int i, uint64_t ms)
+void store_bind_ms(sqlite3_stmt *st, int i, uint64_t ms)
 {
 	if (ms)
 		(void)sqlite3_bind_int64(st, i, (sqlite3_int64)ms);
@@ -168,7 +180,7 @@ static void bind_ms(sqlite3_stmt *st, int i, uint64_t ms)
 }
 
 /* Runs a statement that gives no rows and makes it ready for the next time. */
-static int run(sqlite3_stmt *st)
+int store_run(sqlite3_stmt *st)
 {
 	int r = sqlite3_step(st);
 	(void)sqlite3_reset(st);
@@ -179,8 +191,29 @@ static int run(sqlite3_stmt *st)
 static int exec_one(struct store *s, enum statement which)
 {
 	sqlite3_stmt *st;
-	int r = prepare(s, which, &st);
-	return r < 0 ? r : run(st);
+	int r = store_prepare(s, which, &st);
+	return r < 0 ? r : store_run(st);
+}
+
+/* ---- transactions ------------------------------------------------------- */
+
+int store_begin(struct store *s, struct err *err)
+{
+	if (s->depth == 0 && exec_one(s, ST_BEGIN) < 0)
+		return store_err(s, err, "begin");
+	s->depth++;
+	return 0;
+}
+
+int store_end(struct store *s, int result, struct err *err)
+{
+	if (--s->depth > 0)
+		return result;
+	if (result >= 0 && exec_one(s, ST_COMMIT) < 0)
+		result = store_err(s, err, "commit");
+	if (result < 0)
+		(void)exec_one(s, ST_ROLLBACK);
+	return result;
 }
 
 /* ---- checkpoints: a thread of its own ----------------------------------- */
@@ -261,8 +294,10 @@ static int set_up(struct store *s, struct err *err)
 		return err_set(err, ERR_INVALID, "STORE_ERROR", 0,
 			       "store: '%s' was written by a newer sandboxd (schema %d, this one knows %d)",
 			       s->path, version, SCHEMA_VERSION);
-	if (version == 0) {
-		if (exec_one(s, ST_BEGIN) < 0 || sqlite3_exec(s->db, schema, NULL, NULL, NULL) != SQLITE_OK ||
+	if (version < SCHEMA_VERSION) {
+		if (exec_one(s, ST_BEGIN) < 0 ||
+		    (version == 0 && sqlite3_exec(s->db, schema, NULL, NULL, NULL) != SQLITE_OK) ||
+		    sqlite3_exec(s->db, schema_2, NULL, NULL, NULL) != SQLITE_OK ||
 		    exec_one(s, ST_COMMIT) < 0)
 			return store_err(s, err, "create the tables");
 	}
@@ -316,12 +351,12 @@ void store_close(struct store *s)
 
 /* ---- rows --------------------------------------------------------------- */
 
-static const char *text_at(sqlite3_stmt *st, int i)
+const char *store_text_at(sqlite3_stmt *st, int i)
 {
 	return (const char *)sqlite3_column_text(st, i);
 }
 
-static uint64_t ms_at(sqlite3_stmt *st, int i)
+uint64_t store_ms_at(sqlite3_stmt *st, int i)
 {
 	return (uint64_t)sqlite3_column_int64(st, i);
 }
@@ -329,21 +364,25 @@ static uint64_t ms_at(sqlite3_stmt *st, int i)
 static void read_row(sqlite3_stmt *st, struct record *row)
 {
 	*row = (struct record){
-		.id = text_at(st, 0),
+		.id = store_text_at(st, 0),
 		.state = (enum sandbox_state)sqlite3_column_int(st, 1),
-		.reason = text_at(st, 2),
-		.message = text_at(st, 3),
-		.created_ms = ms_at(st, 4),
-		.transition_ms = ms_at(st, 5),
-		.expires_ms = ms_at(st, 6),
-		.deadline_ms = ms_at(st, 7),
-		.image = text_at(st, 8),
-		.entrypoint = text_at(st, 9),
-		.platform = text_at(st, 10),
-		.runtime = text_at(st, 11),
-		.handle = text_at(st, 12),
+		.reason = store_text_at(st, 2),
+		.message = store_text_at(st, 3),
+		.created_ms = store_ms_at(st, 4),
+		.transition_ms = store_ms_at(st, 5),
+		.expires_ms = store_ms_at(st, 6),
+		.deadline_ms = store_ms_at(st, 7),
+		.image = store_text_at(st, 8),
+		.entrypoint = store_text_at(st, 9),
+		.platform = store_text_at(st, 10),
+		.runtime = store_text_at(st, 11),
+		.handle = store_text_at(st, 12),
 		.port = (uint16_t)sqlite3_column_int(st, 13),
-		.metadata = text_at(st, 14),
+		.token = store_text_at(st, 14),
+		.timing = store_text_at(st, 15),
+		.snapshot = store_text_at(st, 16),
+		.volumes = store_text_at(st, 17),
+		.metadata = store_text_at(st, 18),
 	};
 }
 
@@ -355,15 +394,15 @@ static int insert_pairs(struct store *s, const struct record *row, struct err *e
 	sqlite3_stmt *st;
 	int r = 0;
 
-	if (!pairs || prepare(s, ST_INSERT_PAIR, &st) < 0)
+	if (!pairs || store_prepare(s, ST_INSERT_PAIR, &st) < 0)
 		r = store_err(s, err, "insert metadata");
 	else
 		json_object_foreach(pairs, key, value)
 		{
-			bind_text(st, 1, row->id);
-			bind_text(st, 2, key);
-			bind_text(st, 3, json_string_value(value));
-			if (run(st) < 0) {
+			store_bind_text(st, 1, row->id);
+			store_bind_text(st, 2, key);
+			store_bind_text(st, 3, json_string_value(value));
+			if (store_run(st) < 0) {
 				r = store_err(s, err, "insert metadata");
 				break;
 			}
@@ -376,24 +415,30 @@ static int insert_row(struct store *s, const struct record *row, struct err *err
 {
 	sqlite3_stmt *st;
 
-	if (prepare(s, ST_INSERT, &st) < 0)
+	if (store_prepare(s, ST_INSERT, &st) < 0)
 		return store_err(s, err, "insert");
-	bind_text(st, 1, row->id);
+	store_bind_text(st, 1, row->id);
 	(void)sqlite3_bind_int(st, 2, (int)row->state);
-	bind_text(st, 3, row->reason);
-	bind_text(st, 4, row->message);
+	store_bind_text(st, 3, row->reason);
+	store_bind_text(st, 4, row->message);
 	(void)sqlite3_bind_int64(st, 5, (sqlite3_int64)row->created_ms);
 	(void)sqlite3_bind_int64(st, 6, (sqlite3_int64)row->transition_ms);
-	bind_ms(st, 7, row->expires_ms);
-	bind_ms(st, 8, row->deadline_ms);
-	bind_text(st, 9, row->image);
-	bind_text(st, 10, row->entrypoint);
-	bind_text(st, 11, row->platform);
-	bind_text(st, 12, row->runtime);
-	bind_text(st, 13, row->handle);
+	store_bind_ms(st, 7, row->expires_ms);
+	store_bind_ms(st, 8, row->deadline_ms);
+	store_bind_text(st, 9, row->image);
+	store_bind_text(st, 10, row->entrypoint);
+	store_bind_text(st, 11, row->platform);
+	store_bind_text(st, 12, row->runtime);
+	store_bind_text(st, 13, row->handle);
 	(void)sqlite3_bind_int(st, 14, row->port);
-	if (run(st) == 0)
+	store_bind_text(st, 15, row->token);
+	store_bind_text(st, 16, row->snapshot);
+	store_bind_text(st, 17, row->volumes);
+	if (store_run(st) == 0) {
+		store_note(s, row->id, row->created_ms, sandbox_state_name(row->state), row->reason,
+			   row->message);
 		return insert_pairs(s, row, err);
+	}
 	if (sqlite3_extended_errcode(s->db) == SQLITE_CONSTRAINT_PRIMARYKEY)
 		return err_set(err, ERR_CONFLICT, "STORE_ERROR", EEXIST, "sandbox '%.64s' exists", row->id);
 	return store_err(s, err, "insert");
@@ -401,14 +446,8 @@ static int insert_row(struct store *s, const struct record *row, struct err *err
 
 int store_insert(struct store *s, const struct record *row, struct err *err)
 {
-	if (exec_one(s, ST_BEGIN) < 0)
-		return store_err(s, err, "begin");
-	int r = insert_row(s, row, err);
-	if (r == 0 && exec_one(s, ST_COMMIT) < 0)
-		r = store_err(s, err, "commit");
-	if (r < 0)
-		(void)exec_one(s, ST_ROLLBACK);
-	return r;
+	int r = store_begin(s, err);
+	return r < 0 ? r : store_end(s, insert_row(s, row, err), err);
 }
 
 int store_get(struct store *s, const char *id, store_row_fn *fn, void *arg, struct err *err)
@@ -417,9 +456,9 @@ int store_get(struct store *s, const char *id, store_row_fn *fn, void *arg, stru
 	struct record row;
 	int r;
 
-	if (prepare(s, ST_GET, &st) < 0)
+	if (store_prepare(s, ST_GET, &st) < 0)
 		return store_err(s, err, "get");
-	bind_text(st, 1, id);
+	store_bind_text(st, 1, id);
 	switch (sqlite3_step(st)) {
 	case SQLITE_ROW:
 		read_row(st, &row);
@@ -441,9 +480,9 @@ static int unmoved(struct store *s, const char *id, struct err *err)
 	sqlite3_stmt *st;
 	int r;
 
-	if (prepare(s, ST_STATE, &st) < 0)
+	if (store_prepare(s, ST_STATE, &st) < 0)
 		return store_err(s, err, "get");
-	bind_text(st, 1, id);
+	store_bind_text(st, 1, id);
 	switch (sqlite3_step(st)) {
 	case SQLITE_ROW:
 		r = err_set(err, ERR_CONFLICT, "SANDBOX::INVALID_STATE", ESTALE, "sandbox '%.64s' is %s", id,
@@ -463,31 +502,45 @@ int store_move(struct store *s, const char *id, const struct transition *t, stru
 {
 	sqlite3_stmt *st;
 
-	if (prepare(s, ST_MOVE, &st) < 0)
+	if (store_prepare(s, ST_MOVE, &st) < 0)
 		return store_err(s, err, "change the state");
-	bind_text(st, 1, id);
+	store_bind_text(st, 1, id);
 	(void)sqlite3_bind_int(st, 2, (int)t->from);
 	(void)sqlite3_bind_int(st, 3, (int)t->to);
-	bind_text(st, 4, t->reason);
-	bind_text(st, 5, t->message);
+	store_bind_text(st, 4, t->reason);
+	store_bind_text(st, 5, t->message);
 	(void)sqlite3_bind_int64(st, 6, (sqlite3_int64)t->now_ms);
-	bind_ms(st, 7, t->deadline_ms);
+	store_bind_ms(st, 7, t->deadline_ms);
 	(void)sqlite3_bind_int(st, 8, t->until_expiry);
-	bind_text(st, 9, t->handle);
-	if (run(st) < 0)
+	store_bind_text(st, 9, t->handle);
+	if (store_run(st) < 0)
 		return store_err(s, err, "change the state");
-	return sqlite3_changes(s->db) ? 0 : unmoved(s, id, err);
+	if (!sqlite3_changes(s->db))
+		return unmoved(s, id, err);
+	store_note(s, id, t->now_ms, sandbox_state_name(t->to), t->reason, t->message);
+	return 0;
+}
+
+int store_set_timing(struct store *s, const char *id, const char *timing, struct err *err)
+{
+	sqlite3_stmt *st;
+
+	if (store_prepare(s, ST_TIMING, &st) < 0)
+		return store_err(s, err, "note the timing");
+	store_bind_text(st, 1, id);
+	store_bind_text(st, 2, timing);
+	return store_run(st) < 0 ? store_err(s, err, "note the timing") : 0;
 }
 
 int store_set_expires(struct store *s, const char *id, uint64_t expires_ms, struct err *err)
 {
 	sqlite3_stmt *st;
 
-	if (prepare(s, ST_EXPIRES, &st) < 0)
+	if (store_prepare(s, ST_EXPIRES, &st) < 0)
 		return store_err(s, err, "renew");
-	bind_text(st, 1, id);
+	store_bind_text(st, 1, id);
 	(void)sqlite3_bind_int64(st, 2, (sqlite3_int64)expires_ms);
-	if (run(st) < 0)
+	if (store_run(st) < 0)
 		return store_err(s, err, "renew");
 	return sqlite3_changes(s->db) ? 0 : unmoved(s, id, err);
 }
@@ -497,34 +550,28 @@ static int replace_pairs(struct store *s, const char *id, const char *metadata, 
 	const struct record row = {.id = id, .metadata = metadata};
 	sqlite3_stmt *st;
 
-	if (prepare(s, ST_DELETE_PAIRS, &st) < 0)
+	if (store_prepare(s, ST_DELETE_PAIRS, &st) < 0)
 		return store_err(s, err, "change metadata");
-	bind_text(st, 1, id);
-	if (run(st) < 0)
+	store_bind_text(st, 1, id);
+	if (store_run(st) < 0)
 		return store_err(s, err, "change metadata");
 	return insert_pairs(s, &row, err);
 }
 
 int store_set_metadata(struct store *s, const char *id, const char *metadata, struct err *err)
 {
-	if (exec_one(s, ST_BEGIN) < 0)
-		return store_err(s, err, "begin");
-	int r = replace_pairs(s, id, metadata, err);
-	if (r == 0 && exec_one(s, ST_COMMIT) < 0)
-		r = store_err(s, err, "commit");
-	if (r < 0)
-		(void)exec_one(s, ST_ROLLBACK);
-	return r;
+	int r = store_begin(s, err);
+	return r < 0 ? r : store_end(s, replace_pairs(s, id, metadata, err), err);
 }
 
 int store_forget(struct store *s, const char *id, struct err *err)
 {
 	sqlite3_stmt *st;
 
-	if (prepare(s, ST_FORGET, &st) < 0)
+	if (store_prepare(s, ST_FORGET, &st) < 0)
 		return store_err(s, err, "forget");
-	bind_text(st, 1, id);
-	if (run(st) < 0)
+	store_bind_text(st, 1, id);
+	if (store_run(st) < 0)
 		return store_err(s, err, "forget");
 	return sqlite3_changes(s->db) ? 0 : no_such(err, id);
 }
@@ -536,10 +583,10 @@ int store_next_deadline(struct store *s, uint64_t *ret_ms)
 	sqlite3_stmt *st;
 	int r = -ENOENT;
 
-	if (prepare(s, ST_NEXT, &st) < 0)
+	if (store_prepare(s, ST_NEXT, &st) < 0)
 		return -EIO;
 	if (sqlite3_step(st) == SQLITE_ROW && sqlite3_column_type(st, 0) != SQLITE_NULL) {
-		*ret_ms = ms_at(st, 0);
+		*ret_ms = store_ms_at(st, 0);
 		r = 0;
 	}
 	(void)sqlite3_reset(st);
@@ -551,12 +598,12 @@ int store_due(struct store *s, uint64_t now_ms, char ret_id[64], enum sandbox_st
 	sqlite3_stmt *st;
 	int r = 0;
 
-	if (prepare(s, ST_DUE, &st) < 0)
+	if (store_prepare(s, ST_DUE, &st) < 0)
 		return -EIO;
 	(void)sqlite3_bind_int64(st, 1, (sqlite3_int64)now_ms);
 	switch (sqlite3_step(st)) {
 	case SQLITE_ROW:
-		(void)snprintf(ret_id, 64, "%s", text_at(st, 0));
+		(void)snprintf(ret_id, 64, "%s", store_text_at(st, 0));
 		*ret_state = (enum sandbox_state)sqlite3_column_int(st, 1);
 		r = 1;
 		break;
@@ -602,8 +649,8 @@ static sqlite3_stmt *filter_prepare(struct store *s, const char *head, const str
 	if (sqlite3_prepare_v2(s->db, text, -1, &st, NULL) != SQLITE_OK)
 		return NULL;
 	for (size_t i = 0; i < f->metadata_n; i++) {
-		bind_text(st, (int)(2 * i + 1), f->metadata[i].key);
-		bind_text(st, (int)(2 * i + 2), f->metadata[i].value);
+		store_bind_text(st, (int)(2 * i + 1), f->metadata[i].key);
+		store_bind_text(st, (int)(2 * i + 2), f->metadata[i].value);
 	}
 	return st;
 }
@@ -660,7 +707,7 @@ int store_count(struct store *s, unsigned states, uint64_t *ret, struct err *err
 	sqlite3_stmt *st;
 	int r = -EIO;
 
-	if (prepare(s, ST_COUNT, &st) < 0)
+	if (store_prepare(s, ST_COUNT, &st) < 0)
 		return store_err(s, err, "count");
 	(void)sqlite3_bind_int64(st, 1, states);
 	if (sqlite3_step(st) == SQLITE_ROW) {

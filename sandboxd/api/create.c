@@ -295,7 +295,6 @@ static int check_unknown(json_t *body, struct err *err)
 
 static int check_unsupported(json_t *body, struct err *err)
 {
-	bool secure = false;
 	json_t *volumes = NULL;
 
 	int r = refuse_string(body, "snapshotId", err);
@@ -307,10 +306,6 @@ static int check_unsupported(json_t *body, struct err *err)
 		r = refuse_object(body, "credentialProxy", err);
 	if (r >= 0)
 		r = refuse_object(body, "lifecycle", err);
-	if (r >= 0)
-		r = json_get_bool(body, "secureAccess", JSON_OPTIONAL, &secure, err);
-	if (r >= 0 && secure)
-		r = refuse(err, "secureAccess");
 	if (r >= 0)
 		r = json_get_arr(body, "volumes", JSON_OPTIONAL, &volumes, err);
 	if (r >= 0 && json_array_size(volumes))
@@ -470,6 +465,8 @@ int create_parse(json_t *body, const struct config *config, struct sandbox_spec 
 		r = parse_metadata(body, ret, err);
 	if (r >= 0)
 		r = parse_platform(body, ret, err);
+	if (r >= 0)
+		r = json_get_bool(body, "secureAccess", JSON_OPTIONAL, &ret->secure, err);
 	if (r < 0)
 		create_done(keep);
 	return MIN(r, 0);

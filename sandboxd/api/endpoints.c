@@ -3,16 +3,19 @@
  *
  * execd's own port is the one bound on this host; every other port is reached
  * through execd's proxy. The host part is the name by which the client reached
- * us: it is good for the client, whatever we are called.
+ * us: it is good for the client, whatever we are called. On request the way
+ * leads through this server (proxy.c), also as a signed route for a while.
  */
-#include "sandboxd/api/lifecycle.h"
+#include "sandboxd/api/reach.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+#include "lib/clock.h"
 #include "proto/json.h"
+#include "sandboxd/sign.h"
 
 #define INVALID	     "SANDBOX::INVALID_PARAMETER"
 #define HOST_MAX     256
@@ -46,28 +49,42 @@ static int parse_bool(const char *name, const char *text, bool *ret, struct err 
 		       text);
 }
 
-static int check_ways(struct http_req *req, struct err *err)
-{
-	const char *expires = http_query(req, "expires");
-	bool proxy = false;
+struct ways {
+	bool proxy;
+	const char *expires; /* or NULL */
+	uint64_t expires_s;
+};
 
-	int r = parse_bool("use_server_proxy", http_query(req, "use_server_proxy"), &proxy, err);
-	if (r < 0)
+static int check_ways(struct http_req *req, struct ways *w, struct err *err)
+{
+	const char *text = http_query(req, "expires");
+
+	*w = (struct ways){.expires = text};
+	int r = parse_bool("use_server_proxy", http_query(req, "use_server_proxy"), &w->proxy, err);
+	if (r < 0 || !text)
 		return r;
-	if (expires && (!*expires || expires[strspn(expires, "0123456789")] || strlen(expires) > 20))
-		return err_set(err, ERR_INVALID, INVALID, EINVAL, "expires: '%.32s' is not in Unix seconds",
-			       expires);
-	if (expires && proxy)
+	errno = 0;
+	w->expires_s = strtoull(text, NULL, 10);
+	if (!*text || text[strspn(text, "0123456789")] || strlen(text) > 20 || errno ||
+	    (text[0] == '0' && text[1]))
+		return err_set(err, ERR_INVALID, INVALID, EINVAL,
+			       "expires: '%.32s' is not a time in whole Unix seconds", text);
+	if (w->proxy)
 		return err_set(err, ERR_INVALID, INVALID, EINVAL,
 			       "use_server_proxy cannot be combined with expires");
-	if (expires)
-		return err_set(err, ERR_INVALID, "SANDBOX::API_NOT_SUPPORTED", EOPNOTSUPP,
-			       "signed endpoints (expires) are not supported by this runtime yet");
-	if (proxy)
-		return err_set(err, ERR_INVALID, "SANDBOX::API_NOT_SUPPORTED", EOPNOTSUPP,
-			       "the server proxy (use_server_proxy) is not supported by this server yet; "
-			       "leave it out to get the direct endpoint");
+	if (w->expires_s <= clock_real_ms() / 1000)
+		return err_set(err, ERR_INVALID, INVALID, EINVAL, "expires: '%.32s' is not in the future",
+			       text);
 	return 0;
+}
+
+static bool is_host(const char *host, size_t n, const char *more)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!isascii((unsigned char)host[i]) ||
+		    (!isalnum((unsigned char)host[i]) && !strchr("-._", host[i]) && !strchr(more, host[i])))
+			return false;
+	return n > 0 && n < HOST_MAX;
 }
 
 /* Without the port. What is no host name is not repeated, nor an IPv6 address: sandboxes are on 127.0.0.1. */
@@ -76,22 +93,30 @@ static void host_of(struct http_req *req, char out[HOST_MAX])
 	const char *host = http_host(req);
 	size_t n = host ? strcspn(host, ":") : 0;
 
-	(void)snprintf(out, HOST_MAX, "%s", DEFAULT_HOST);
-	if (n == 0 || n >= HOST_MAX)
-		return;
-	for (size_t i = 0; i < n; i++)
-		if (!isascii((unsigned char)host[i]) ||
-		    (!isalnum((unsigned char)host[i]) && !strchr("-._", host[i])))
-			return;
-	(void)snprintf(out, HOST_MAX, "%.*s", (int)n, host);
+	if (n > 0 && is_host(host, n, ""))
+		(void)snprintf(out, HOST_MAX, "%.*s", (int)n, host);
+	else
+		(void)snprintf(out, HOST_MAX, "%s", DEFAULT_HOST);
+}
+
+/* How the client reached us, port and all. */
+static int authority_of(struct http_req *req, char out[HOST_MAX], struct err *err)
+{
+	const char *host = http_host(req);
+
+	if (!host || !is_host(host, strlen(host), ":[]"))
+		return err_set(err, ERR_INVALID, INVALID, EINVAL,
+			       "the request's Host is not an address by which this server can be reached");
+	(void)snprintf(out, HOST_MAX, "%s", host);
+	return 0;
 }
 
 struct place {
 	struct err *err;
-	uint16_t port;
+	struct reach *reach;
 };
 
-static int find_port(const struct record *row, void *arg)
+static int find_place(const struct record *row, void *arg)
 {
 	struct place *p = arg;
 
@@ -99,32 +124,73 @@ static int find_port(const struct record *row, void *arg)
 		return err_set(p->err, ERR_CONFLICT, "DOCKER::SANDBOX_NOT_RUNNING", ESTALE,
 			       "sandbox '%.64s' is %s: %s", row->id, sandbox_state_name(row->state),
 			       row->message);
-	p->port = row->port;
+	p->reach->execd = row->port;
+	(void)snprintf(p->reach->token, sizeof(p->reach->token), "%s", row->token ? row->token : "");
 	return 0;
+}
+
+int reach_find(struct http_req *req, struct reach *ret, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	struct place place = {.err = err, .reach = ret};
+
+	*ret = (struct reach){0};
+	int r = parse_port(http_param(req, "port"), &ret->port, err);
+	return r < 0 ? r
+		     : store_get(sandboxes_store(l->sandboxes), http_param(req, "id"), find_place, &place,
+				 err);
+}
+
+static int write_direct(struct http_req *req, const struct reach *to, struct buf *out)
+{
+	char host[HOST_MAX];
+
+	host_of(req, host);
+	int r = buf_printf(out, "%s:%u", host, to->execd);
+	return to->port == EXECD_PORT_INSIDE ? r : buf_printf(out, "/proxy/%u", to->port);
+}
+
+static int write_through(struct http_req *req, const struct reach *to, const struct ways *ways,
+			 struct buf *out, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	const char *id = http_param(req, "id");
+	char host[HOST_MAX], expires[SIGN_EXPIRES_MAX], signature[SIGNATURE_MAX];
+
+	int r = authority_of(req, host, err);
+	if (r < 0)
+		return r;
+	if (ways->proxy)
+		return buf_printf(out, "%s/sandboxes/%s/proxy/%u", host, id, to->port);
+	(void)sign_expires(ways->expires_s, expires);
+	return buf_printf(out, "%s/signed/%s/%u/%s/%s", host, id, to->port, expires,
+			  sign_route(l->sign_key, id, to->port, expires, signature));
 }
 
 int endpoint_get(struct http_req *req, struct err *err)
 {
-	const struct lifecycle *l = http_app(req);
-	char host[HOST_MAX], endpoint[HOST_MAX + 64];
-	struct place place = {.err = err};
-	_cleanup_buf_ struct buf b = BUF_INIT(1024);
+	struct reach to;
+	struct ways ways = {0};
+	_cleanup_buf_ struct buf b = BUF_INIT(2048), endpoint = BUF_INIT(1024);
 	struct jw w = JW_INIT(&b);
-	unsigned port = 0;
 
-	int r = parse_port(http_param(req, "port"), &port, err);
+	int r = reach_find(req, &to, err);
 	if (r == 0)
-		r = check_ways(req, err);
+		r = check_ways(req, &ways, err);
 	if (r == 0)
-		r = store_get(sandboxes_store(l->sandboxes), http_param(req, "id"), find_port, &place, err);
+		r = ways.proxy || ways.expires ? write_through(req, &to, &ways, &endpoint, err)
+					       : write_direct(req, &to, &endpoint);
 	if (r < 0)
 		return r;
-	host_of(req, host);
-	int n = snprintf(endpoint, sizeof(endpoint), "%s:%u", host, place.port);
-	if (port != EXECD_PORT_INSIDE)
-		(void)snprintf(endpoint + n, sizeof(endpoint) - (size_t)n, "/proxy/%u", port);
 	jw_obj_begin(&w);
-	jw_kstr(&w, "endpoint", endpoint);
+	jw_kstr(&w, "endpoint", buf_cstr(&endpoint));
+	/* A signed route needs no more: who holds it is let in until it expires. */
+	if (*to.token && !ways.expires) {
+		jw_key(&w, "headers");
+		jw_obj_begin(&w);
+		jw_kstr(&w, REACH_TOKEN_HEADER, to.token);
+		jw_obj_end(&w);
+	}
 	jw_obj_end(&w);
 	http_reply_buf(req, 200, "application/json", &b);
 	return 0;

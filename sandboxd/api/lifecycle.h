@@ -9,9 +9,13 @@
 #include "sandboxd/config.h"
 #include "sandboxd/sandbox.h"
 
+#define SIGN_KEY_DIGITS 64
+
 struct lifecycle {
 	const struct config *config;
 	struct sandboxes *sandboxes;
+	struct loop *loop;
+	char sign_key[SIGN_KEY_DIGITS + 1]; /* of signed endpoints */
 };
 
 extern const struct http_route lifecycle_routes[];
@@ -20,7 +24,7 @@ extern const struct http_route lifecycle_routes[];
 int lifecycle_authorize(struct http_req *req, struct err *err);
 
 http_handler_fn health_get, sandboxes_get, sandboxes_post, sandbox_get, sandbox_delete, sandbox_renew,
-	endpoint_get, sandbox_patch_metadata, sandbox_pause, sandbox_resume;
+	endpoint_get, sandbox_patch_metadata, sandbox_pause, sandbox_resume, server_proxy_any, signed_any;
 
 /*
  * A CreateSandboxRequest, checked field by field. ret borrows from body, and

@@ -25,6 +25,14 @@ const struct http_route lifecycle_routes[] = {
 	ROUTE("POST", "/sandboxes/{id}/resume", sandbox_resume),
 	ROUTE("POST", "/sandboxes/{id}/renew-expiration", sandbox_renew, .body = HTTP_BODY_JSON),
 	ROUTE("GET", "/sandboxes/{id}/endpoints/{port}", endpoint_get),
+	/* As on the known server: who knows the sandbox's id may reach it, unless it has secureAccess. */
+	ROUTE("*", "/sandboxes/{id}/proxy/{port}", server_proxy_any, .body = HTTP_BODY_STREAM, .open = true),
+	ROUTE("*", "/sandboxes/{id}/proxy/{port}/*", server_proxy_any, .body = HTTP_BODY_STREAM,
+	      .open = true),
+	ROUTE("*", "/signed/{id}/{port}/{expires}/{signature}", signed_any, .body = HTTP_BODY_STREAM,
+	      .open = true),
+	ROUTE("*", "/signed/{id}/{port}/{expires}/{signature}/*", signed_any, .body = HTTP_BODY_STREAM,
+	      .open = true),
 	{.method = NULL},
 };
 

@@ -78,13 +78,20 @@ static json_t *mounts_json(void)
 	return a;
 }
 
-static json_t *args_json(const json_t *entrypoint)
+/* The token comes through a pipe: argv and environment are seen by others. */
+static json_t *args_json(const struct bundle_spec *spec)
 {
-	char fd[16];
-	(void)snprintf(fd, sizeof(fd), "%d", BUNDLE_LISTEN_FD);
-	json_t *args = json_pack("[s, s, s, s, s, s, s]", EXECD_INSIDE, "--init", "--listen-fd", fd,
-				 "--log-level", "warn", "--");
-	(void)json_array_extend(args, (json_t *)entrypoint);
+	json_t *args = json_pack("[s, s, s]", EXECD_INSIDE, "--init", "--listen-fd");
+
+	(void)json_array_append_new(args, json_sprintf("%d", BUNDLE_LISTEN_FD));
+	(void)json_array_append_new(args, json_string("--log-level"));
+	(void)json_array_append_new(args, json_string("warn"));
+	if (spec->token) {
+		(void)json_array_append_new(args, json_string("--access-token-file"));
+		(void)json_array_append_new(args, json_sprintf("/proc/self/fd/%d", BUNDLE_TOKEN_FD));
+	}
+	(void)json_array_append_new(args, json_string("--"));
+	(void)json_array_extend(args, (json_t *)spec->entrypoint);
 	return args;
 }
 
@@ -135,10 +142,9 @@ static json_t *linux_json(void)
 
 int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err)
 {
-	json_t *process =
-		json_pack("{s:b, s:{s:i, s:i}, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user", "uid", 0,
-			  "gid", 0, "args", args_json(spec->entrypoint), "env", env_json(spec), "cwd", "/",
-			  "capabilities", capabilities_json(), "noNewPrivileges", 1);
+	json_t *process = json_pack("{s:b, s:{s:i, s:i}, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user",
+				    "uid", 0, "gid", 0, "args", args_json(spec), "env", env_json(spec), "cwd",
+				    "/", "capabilities", capabilities_json(), "noNewPrivileges", 1);
 	json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2",
 				   "process", process, "root", "path", "rootfs", "readonly", 0, "hostname",
 				   "sandbox", "mounts", mounts_json(), "linux", linux_json());

@@ -92,6 +92,7 @@ struct oci_box {
 	struct loop_io pid_io;
 	pid_t pid;
 	int listen_fd;
+	int token_fd; /* a pipe with the agent's token, or -EBADF */
 
 	struct pool_job job;
 	struct loop_defer inline_job; /* where the pool has no room */
@@ -115,6 +116,13 @@ static struct oci *oci_of(struct runtime *rt)
 
 /* ---- boxes ------------------------------------------------------------------ */
 
+/* What the container has of its own by now, or never will. */
+static void close_inherited(struct oci_box *b)
+{
+	fd_close(&b->listen_fd);
+	fd_close(&b->token_fd);
+}
+
 static struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 {
 	struct oci_box *b = calloc(1, sizeof(*b));
@@ -122,7 +130,7 @@ static struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 		return NULL;
 	b->oci = oci;
 	b->box = box;
-	b->pidfd = b->listen_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd = -EBADF;
+	b->pidfd = b->listen_fd = b->token_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd = -EBADF;
 	(void)snprintf(b->dir, sizeof(b->dir), "%s/sandboxes/%s", oci->config->state_dir, box->id);
 	list_add_tail(&oci->boxes, &b->link);
 	box->priv = b;
@@ -136,7 +144,7 @@ static void box_free(struct oci_box *b)
 	loop_io_del(&b->pid_io);
 	loop_defer_cancel(&b->inline_job);
 	fd_close(&b->pidfd);
-	fd_close(&b->listen_fd);
+	close_inherited(b);
 	list_del(&b->link);
 	free(b->config_json);
 	free(b);
@@ -191,7 +199,7 @@ static void runtime_args(const struct oci *oci, struct args *a, const char *reco
 }
 
 /* stdout and stderr go to the container's log, which also says why the runtime refused. */
-static int start_child(struct oci_box *b, struct args *a, int listen_fd, child_exit_fn *on_exit,
+static int start_child(struct oci_box *b, struct args *a, bool inherit, child_exit_fn *on_exit,
 		       struct err *err)
 {
 	char path[PATH_MAX + 32];
@@ -206,8 +214,13 @@ static int start_child(struct oci_box *b, struct args *a, int listen_fd, child_e
 		.path = "/proc/self/exe",
 		.argv = (char *const *)a->v,
 		.envp = b->oci->envp,
-		.fds = {{log_fd, 1}, {log_fd, 2}, {listen_fd, BUNDLE_LISTEN_FD}},
-		.fds_n = listen_fd >= 0 ? 3 : 2,
+		.fds = {{log_fd, 1},
+			{log_fd, 2},
+			{b->listen_fd, BUNDLE_LISTEN_FD},
+			{b->token_fd, BUNDLE_TOKEN_FD}},
+		.fds_n = !inherit	   ? 2
+			 : b->token_fd < 0 ? 3
+					   : 4,
 		.new_session = true,
 		.die_with_parent = true, /* else a start could finish after our successor cleaned up */
 	};
@@ -396,7 +409,7 @@ static void on_run_exit(struct child *c, int wstatus, const struct rusage *usage
 	char why[256];
 
 	(void)usage;
-	fd_close(&b->listen_fd); /* the container has its own by now */
+	close_inherited(b); /* the container has its own by now */
 	if (WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0) {
 		on_running(b);
 		return;
@@ -438,7 +451,7 @@ static int start(struct oci_box *b)
 	arg(&a, "run");
 	arg(&a, "--detach");
 	arg(&a, "--preserve-fds");
-	arg(&a, "1");
+	arg(&a, b->token_fd < 0 ? "1" : "2");
 	arg(&a, "--pid-file");
 	arg(&a, pid_file);
 	arg(&a, "--bundle");
@@ -446,7 +459,7 @@ static int start(struct oci_box *b)
 	arg(&a, b->box->id);
 	b->phase = OCI_STARTING;
 	b->started = true;
-	return start_child(b, &a, b->listen_fd, on_run_exit, &b->err);
+	return start_child(b, &a, true, on_run_exit, &b->err);
 }
 
 static void on_prepared(struct pool_job *job)
@@ -465,7 +478,7 @@ static void on_prepared(struct pool_job *job)
 	if (b->result == 0)
 		b->result = start(b);
 	if (b->result < 0) {
-		fd_close(&b->listen_fd);
+		close_inherited(b);
 		start_failed(b);
 	}
 }
@@ -487,6 +500,20 @@ static int listen_any(int *ret_fd, uint16_t *ret_port)
 	return 0;
 }
 
+/* A pipe that holds the text and then ends: it is shorter than any pipe. */
+static int pipe_with(const char *text, int *ret_fd, struct err *err)
+{
+	int ends[2];
+
+	int r = fs_pipe(ends, 0, 0);
+	if (r < 0)
+		return err_sys(err, START_CODE, -r, "make a pipe for the token");
+	r = fs_write_all(ends[1], text, strlen(text));
+	(void)close(ends[1]);
+	*ret_fd = ends[0];
+	return r < 0 ? err_sys(err, START_CODE, -r, "write the token") : 0;
+}
+
 static int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
 		      struct err *err)
 {
@@ -495,12 +522,15 @@ static int oci_create(struct runtime *rt, struct runtime_box *box, const struct 
 		.path = oci->host.path,
 		.entrypoint = spec->entrypoint,
 		.env = spec->env,
+		.token = spec->token,
 	};
 	struct oci_box *b = box_new(oci, box);
 	if (!b)
 		return err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
 	b->limits = spec->limits;
 	int r = bundle_config(&bundle, &b->config_json, err);
+	if (r == 0 && spec->token)
+		r = pipe_with(spec->token, &b->token_fd, err);
 	if (r == 0) {
 		r = listen_any(&b->listen_fd, &box->port);
 		if (r < 0)
@@ -679,7 +709,7 @@ static void begin_delete(struct oci_box *b)
 	arg(&a, "--force");
 	arg(&a, b->box->id);
 	b->phase = OCI_DELETING;
-	if (start_child(b, &a, -EBADF, on_delete_exit, &err) == 0)
+	if (start_child(b, &a, false, on_delete_exit, &err) == 0)
 		return;
 	log_warn("sandbox %s: %s", b->box->id, err.message);
 	begin_remove(b);
@@ -698,7 +728,7 @@ static void kill_container(struct oci_box *b)
 /* The next step towards nothing, from a phase in which no step is under way. */
 static void begin_teardown(struct oci_box *b)
 {
-	fd_close(&b->listen_fd);
+	close_inherited(b);
 	b->teardown_waits = b->side_busy;
 	if (b->side_busy)
 		return;

@@ -106,6 +106,14 @@ def test_pause_and_resume(sandboxd):
     nothing_left(sandboxd, id)
 
 
+def test_paused_before_it_runs(sandboxd):
+    id = create(sandboxd)
+    assert post(sandboxd, id, "pause").status_code == 202
+    assert wait(sandboxd, id, "Paused") and frozen(sandboxd, id)
+    assert post(sandboxd, id, "resume").status_code == 202
+    wait(sandboxd, id, "Running")
+
+
 def test_a_paused_one_is_deleted(sandboxd):
     id = running(sandboxd)
     pause(sandboxd, id)

@@ -181,7 +181,6 @@ static void test_not_supported(void **state)
 	static const char *const fields[] = {
 		"'snapshotId':'s1'",
 		"'templateId':'t1'",
-		"'secureAccess':true",
 		"'networkPolicy':{'defaultAction':'deny'}",
 		"'credentialProxy':{'enabled':true}",
 		"'lifecycle':{'preStart':{}}",
