@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import socket
 import subprocess
 import tarfile
 import threading
@@ -335,3 +336,173 @@ def test_copy_errors(execd, tmp_path):
     (tmp_path / "f").touch()
     refused(copy(execd, tmp_path / "f", tmp_path / "d", overwrite=True), 409, "a directory")
     refused(copy(execd, tmp_path / "d", tmp_path / "f", overwrite=True, recursive=True), 409, "a file")
+
+
+# ---- watches ---------------------------------------------------------------------------------
+
+
+class Watcher:
+    """An open watch: next() gives (type, path below the folder[, from])."""
+
+    def __init__(self, execd, folder, **query):
+        self.folder = folder
+        self.context = execd.stream("GET", "/files/watch", params={"path": str(folder), **query})
+        self.response = self.context.__enter__()
+        self.events = events(self.response)
+        self.ready = next(self.events)
+        assert self.ready["type"] == "ready" and self.ready["path"] == str(folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.__exit__(None, None, None)
+
+    def next(self):
+        event = next(self.events)
+        assert event["timestamp"] > 1_600_000_000_000
+        names = [os.path.relpath(event[key], self.folder) for key in ("path", "from") if key in event]
+        return (event["type"], *names)
+
+    def until(self, *last):
+        """Everything up to and without this event."""
+        found = []
+        while (event := self.next()) != last:
+            found.append(event)
+        return found
+
+
+def test_watch_tells_what_happens(execd, tmp_path):
+    (tmp_path / "old").write_text("x")
+    with Watcher(execd, tmp_path) as watch:
+        (tmp_path / "f").write_text("x")
+        assert [watch.next(), watch.next()] == [("created", "f"), ("modified", "f")]
+        (tmp_path / "f").chmod(0o600)
+        assert watch.next() == ("attrib", "f")
+        (tmp_path / "f").rename(tmp_path / "g")
+        assert watch.next() == ("moved", "g", "f")
+        (tmp_path / "old").unlink()
+        assert watch.next() == ("deleted", "old")
+
+
+def test_watch_moves_across_the_border(execd, tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir(), outside.mkdir()
+    (outside / "in" / "deep").mkdir(parents=True)
+    with Watcher(execd, inside, recursive="true") as watch:
+        (outside / "in").rename(inside / "in")
+        assert [watch.next(), watch.next()] == [("created", "in"), ("created", "in/deep")]
+        (inside / "in" / "deep" / "f").touch()
+        assert watch.next() == ("created", "in/deep/f")
+        (inside / "in").rename(outside / "out")
+        assert watch.until("deleted", "in") == []
+        (outside / "out" / "deep" / "unseen").touch()
+        (inside / "end").touch()
+        assert watch.next() == ("created", "end")
+
+
+def test_watch_not_recursive(execd, tmp_path):
+    (tmp_path / "d").mkdir()
+    with Watcher(execd, tmp_path) as watch:
+        (tmp_path / "d" / "unseen").touch()
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "unseen").touch()
+        (tmp_path / "end").touch()
+        assert watch.until("created", "end") == [("created", "new")]
+
+
+def test_watch_new_directories_lose_nothing_and_repeat_nothing(execd, tmp_path):
+    with Watcher(execd, tmp_path, recursive="true") as watch:
+        wanted = set()
+        for i in range(60):
+            folder = tmp_path / f"d{i}" / "a" / "b"
+            folder.mkdir(parents=True)
+            for name in "xyz":
+                (folder / name).touch()
+            wanted |= {f"d{i}", f"d{i}/a", f"d{i}/a/b", *(f"d{i}/a/b/{name}" for name in "xyz")}
+        (tmp_path / "end").touch()
+        found = [event[1] for event in watch.until("created", "end") if event[0] == "created"]
+        # What comes after the end of the scan of a directory may still be on its way.
+        while len(found) < len(wanted):
+            event = watch.next()
+            if event[0] == "created":
+                found.append(event[1])
+        assert sorted(found) == sorted(wanted)
+
+
+def test_watch_follows_renamed_directories(execd, tmp_path):
+    (tmp_path / "a" / "sub").mkdir(parents=True)
+    with Watcher(execd, tmp_path, recursive="true") as watch:
+        assert watch.ready["directories"] == 3
+        (tmp_path / "a").rename(tmp_path / "b")
+        assert watch.next() == ("moved", "b", "a")
+        (tmp_path / "b" / "sub" / "f").touch()
+        assert watch.next() == ("created", "b/sub/f")
+        (tmp_path / "b" / "sub" / "f").unlink()
+        assert watch.next() == ("deleted", "b/sub/f")
+        (tmp_path / "b" / "sub").rmdir()
+        assert watch.next() == ("deleted", "b/sub")
+
+
+def test_watch_pattern(execd, tmp_path):
+    with Watcher(execd, tmp_path, recursive="true", pattern="**/*.py") as watch:
+        (tmp_path / "x.txt").touch()
+        (tmp_path / "x.txt").rename(tmp_path / "x.py")
+        assert watch.next() == ("moved", "x.py", "x.txt")
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "sub" / "y.py").mkdir()
+        assert watch.next() == ("created", "sub/y.py")
+
+
+def test_watch_ends_with_its_directory(execd, tmp_path):
+    for end in (lambda d: d.rmdir(), lambda d: d.rename(tmp_path / "elsewhere")):
+        folder = tmp_path / "d"
+        folder.mkdir()
+        with Watcher(execd, folder, pattern="*.none") as watch:
+            end(folder)
+            assert watch.next() == ("deleted", ".")
+            assert list(watch.events) == []
+
+
+def test_watch_slow_reader_gets_an_overflow(execd, tmp_path):
+    folder = tmp_path.joinpath(*["d" * 250] * 10)  # long paths make long events: 20 MB, more than sockets take
+    folder.mkdir(parents=True)
+    connection = execd.raw()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.sendall(f"GET /files/watch?path={folder} HTTP/1.1\r\nHost: x\r\n"
+                       f"X-EXECD-ACCESS-TOKEN: {execd.token}\r\n\r\n".encode())
+    text = b""
+    while b'"ready"' not in text:
+        text += connection.recv(4096)
+    with Watcher(execd, folder, pattern="marker*") as other:  # the same kernel watches, another queue
+        for turn in range(40):
+            for i in range(100):
+                os.mkdir(folder / f"{turn}-{i}")
+            os.mkdir(folder / f"marker{turn}")
+            assert other.next() == ("created", f"marker{turn}")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    text = b""
+    while b'"overflow"' not in text:
+        piece = connection.recv(65536)
+        assert piece
+        text = text[-100:] + piece
+    connection.close()
+
+
+def test_watch_many_of_one_directory_cost_one_instance(execd, tmp_path):
+    watchers = [Watcher(execd, tmp_path) for _ in range(60)]
+    instances = [fd for fd in os.listdir(f"/proc/{execd.pid}/fd")
+                 if os.readlink(f"/proc/{execd.pid}/fd/{fd}") == "anon_inode:inotify"]
+    assert len(instances) == 1
+    (tmp_path / "f").touch()
+    for watch in watchers:
+        assert watch.next() == ("created", "f")
+        watch.__exit__()
+
+
+@pytest.mark.parametrize("query, status, word", [
+    ({}, 400, "path"), ({"path": "/no/such"}, 404, "/no/such"), ({"path": "/etc/passwd"}, 400, "/etc/passwd"),
+    ({"path": "/", "recursive": "maybe"}, 400, "recursive"), ({"path": "/tmp", "pattern": "[a"}, 400, "pattern"),
+])
+def test_watch_refused(execd, query, status, word):
+    refused(execd.http.get("/files/watch", params=query), status, word)
