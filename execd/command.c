@@ -505,6 +505,16 @@ static void collected(void *arg)
 	limiter_tidy(arg);
 }
 
+int commands_limiter(struct commands *cs, struct limiter **ret, struct err *err)
+{
+	int r = cs->limiter ? 0 : limiter_new(&cs->limiter);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "limits");
+	reaper_on_collected(cs->execd->reaper, collected, cs->limiter);
+	*ret = cs->limiter;
+	return 0;
+}
+
 static int command_bound(struct command *c, struct launch *l, const struct command_spec *spec,
 			 struct err *err)
 {
@@ -512,11 +522,10 @@ static int command_bound(struct command *c, struct launch *l, const struct comma
 	uid_t uid = spec->has_uid ? spec->uid : geteuid();
 	if (!limits_any(&spec->limits))
 		return 0;
-	int r = cs->limiter ? 0 : limiter_new(&cs->limiter);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "limits");
-	reaper_on_collected(cs->execd->reaper, collected, cs->limiter);
-	r = limits_hold_new(cs->limiter, &spec->limits, c->id, uid, &c->limits, err);
+	struct limiter *limiter;
+	int r = commands_limiter(cs, &limiter, err);
+	if (r >= 0)
+		r = limits_hold_new(limiter, &spec->limits, c->id, uid, &c->limits, err);
 	if (r < 0)
 		return r;
 	limits_hold_apply(c->limits, &l->spawn);

@@ -30,6 +30,8 @@ struct commands;
 int commands_new(struct execd *execd, struct commands **ret);
 /* Kills what still runs; their runs end as cancelled. */
 void commands_free(struct commands *cs);
+/* What enforces bounds, for all that is started here; made when it is first asked for. */
+int commands_limiter(struct commands *cs, struct limiter **ret, struct err *err);
 
 /*
  * SIGTERM to every command, SIGKILL after grace_ms; done(arg) runs on the loop

@@ -1,12 +1,10 @@
 /*
- * context.c - contexts, their cells, and the warm processes they are forked from.
+ * context.c - contexts, their cells and their bounds.
  *
- * Owns each context, its kernel and its cells, and per language a zygote: a
- * kernel that runs no cell, started with the first context. It is replaced when
- * it has died or when the environment of new kernels has changed meanwhile;
- * contexts do not need it once they are there. A language that cannot fork has
- * a spare instead: the same, but it becomes the next context itself, and goes
- * when nobody has wanted it for a while.
+ * Owns each context, its kernel and its cells. Kernels come from warm.c. The
+ * bounds of a context are put on its kernel when that is ready and has not run
+ * anything of the user's. A context that has been idle for as long as the agent
+ * was told loses its kernel.
  *
  *   cell: WAITING -> SENT -> STARTED -> ended
  *
@@ -23,19 +21,19 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "execd/env.h"
+#include "execd/command.h"
 #include "execd/execd.h"
 #include "execd/kernel.h"
+#include "execd/limits.h"
+#include "execd/metrics.h"
 #include "execd/path.h"
 #include "execd/run.h"
-#include "execd/tree.h"
+#include "execd/warm.h"
 #include "lib/clock.h"
 #include "lib/fs.h"
-#include "lib/random.h"
 #include "proto/json.h"
 
-#define RESULT_MAX    ((size_t)64 << 20) /* bytes of one result event */
-#define SPARE_IDLE_MS 600000		 /* a spare kernel that is not taken ends */
+#define RESULT_MAX ((size_t)64 << 20) /* bytes of one result event */
 
 struct cell {
 	struct list link;
@@ -63,30 +61,24 @@ struct context {
 	struct list waiting;
 	size_t waiting_n, waiting_bytes;
 	struct cell *current;
-	struct loop_timer timeout, again;
+	struct loop_timer timeout, again, idle;
 	struct list waits;
 	uint64_t backlog; /* offset in the own log up to which cells have been told */
 	char *epitaph;	  /* how the last kernel ended */
 	bool reborn;	  /* the next cell says that this is a new kernel */
+	bool evicted;	  /* it is dead because it was idle */
+	struct limits limits;
+	struct limits_hold *hold; /* NULL: none */
+	unsigned kernels;	  /* so far; tells their cgroups apart */
 };
-
-struct zygote { /* or spare */
-	struct kernel *kernel;
-	struct loop_timer idle; /* of a spare */
-	char **envp;
-	struct output *output;
-	struct contexts *contexts;
-	const struct language *language;
-};
-
-#define ZYGOTES_MAX 8
 
 struct contexts {
 	struct execd *execd;
 	struct map by_id;
 	struct list all;
-	struct zygote zygotes[ZYGOTES_MAX];
+	struct warm *warm;
 	char *cwd;
+	uint64_t oom_kills;	/* of the whole container, when last looked at */
 	struct loop_defer kick; /* starts what waits, outside of the callbacks of a kernel */
 };
 
@@ -341,8 +333,46 @@ static void timed_out(struct loop_timer *timer)
 /* ---- the kernel's events ------------------------------------------------------ */
 
 static int begin_kernel(struct context *c, struct err *err);
-static void keep_spare(struct contexts *cs, const struct language *language);
 static void context_free(struct context *c);
+
+static void kernel_end(struct context *c)
+{
+	kernel_free(TAKE_PTR(c->kernel));
+	loop_timer_del(&c->idle);
+	limits_hold_release(TAKE_PTR(c->hold));
+}
+
+/* ---- memory ------------------------------------------------------------------- */
+
+/* Has the system killed for want of memory in the container since this was last asked? -errno: nobody counts.
+ */
+static int out_of_memory(struct contexts *cs)
+{
+	const struct metrics *m = cs->execd->metrics;
+	uint64_t before = cs->oom_kills;
+	int r = m ? metrics_oom_kills(m, &cs->oom_kills) : -ENOENT;
+	return r < 0 ? r : cs->oom_kills > before;
+}
+
+/* How it ended, with what is known about memory beside the wait status; true: it is known to be that. */
+static bool explain_death(struct context *c, const char *message, int wstatus, char *out, size_t size)
+{
+	bool killed = wstatus >= 0 && WIFSIGNALED(wstatus), by_kill = killed && WTERMSIG(wstatus) == SIGKILL;
+	unsigned long long limit = c->hold ? c->limits.value[LIMIT_MEMORY] : 0;
+	int in_container = by_kill ? out_of_memory(c->contexts) : 0;
+	bool at_limit = by_kill && c->hold && limits_hold_oom_kills(c->hold) > 0;
+	if (at_limit)
+		(void)snprintf(out, size, "%s: out of memory at its limit of %llu bytes", message, limit);
+	else if (in_container > 0)
+		(void)snprintf(out, size, "%s: the container is out of memory", message);
+	else if (killed && limit && c->hold->by[LIMIT_MEMORY] == LIMIT_BY_RLIMIT)
+		(void)snprintf(out, size, "%s, perhaps for want of memory at its limit of %llu bytes",
+			       message, limit);
+	else
+		(void)snprintf(out, size, "%s%s", message,
+			       in_container < 0 ? ", perhaps for want of memory" : "");
+	return at_limit || in_container > 0;
+}
 
 static void kick_all(struct loop_defer *d);
 
@@ -352,16 +382,29 @@ static void kick(struct context *c)
 		loop_defer(c->contexts->execd->loop, &c->contexts->kick, kick_all);
 }
 
+static void arm_idle(struct context *c);
+static void fail_start(struct context *c, const char *message);
+
 static void on_ready(void *owner)
 {
 	struct context *c = owner;
+	int r = c->hold ? limits_hold_enter(c->hold, kernel_pid(c->kernel)) : 0;
+	if (r < 0) {
+		char text[128];
+		(void)snprintf(text, sizeof(text), "could not be bounded: %s", strerror(-r));
+		c->state = DEAD;
+		kernel_end(c);
+		fail_start(c, text);
+		return;
+	}
 	c->state = IDLE;
+	(void)out_of_memory(c->contexts); /* from now on only what happens to this one counts */
+	arm_idle(c);
 	if (c->run->state == RUN_QUEUED)
 		run_started(c->run);
 	tell_waits(c, NULL);
 	kick(c);
-	if (c->language->spare)
-		keep_spare(c->contexts, c->language);
+	warm_refill(c->contexts->warm, c->language);
 }
 
 static void on_started(void *owner)
@@ -419,6 +462,7 @@ static void on_done(void *owner, json_t *message)
 		take_traceback(&end, json_object_get(message, "traceback"));
 	}
 	current_end(c, &end);
+	arm_idle(c);
 	kick(c);
 }
 
@@ -440,20 +484,21 @@ static void on_died(void *owner, const char *message, int wstatus, const struct 
 {
 	struct context *c = owner;
 	bool starting = c->state == STARTING;
-	char text[KERNEL_DEATH_MAX + 256];
+	char how[KERNEL_DEATH_MAX + 128], text[KERNEL_DEATH_MAX + 384];
+	bool oom = explain_death(c, message, wstatus, how, sizeof(how));
 	c->state = DEAD;
 	free(c->epitaph);
-	c->epitaph = strdup(message);
-	kernel_free(TAKE_PTR(c->kernel));
+	c->epitaph = strdup(how);
+	kernel_end(c);
 	if (starting) {
-		fail_start(c, message);
+		fail_start(c, how);
 		return;
 	}
-	(void)snprintf(text, sizeof(text), "the kernel %s; the context's state is lost, %s", message,
+	(void)snprintf(text, sizeof(text), "the kernel %s; the context's state is lost, %s", how,
 		       c->is_default ? "the next cell begins with a new kernel"
 				     : "it is dead until it is restarted");
 	if (c->current) {
-		struct run_end end = {.reason = RUN_FAILED, .exit_code = -1, .usage = *usage};
+		struct run_end end = {.reason = oom ? RUN_OOM : RUN_FAILED, .exit_code = -1, .usage = *usage};
 		if (wstatus >= 0 && WIFSIGNALED(wstatus))
 			end.signo = WTERMSIG(wstatus);
 		else if (wstatus >= 0)
@@ -462,6 +507,30 @@ static void on_died(void *owner, const char *message, int wstatus, const struct 
 		current_end(c, &end);
 	}
 	end_waiting(c, RUN_FAILED, "KernelDied", text);
+}
+
+/* ---- idleness -------------------------------------------------------------------- */
+
+/* Its threads and tasks go as well: without a cell nobody waits for them. */
+static void idle_too_long(struct loop_timer *timer)
+{
+	struct context *c = container_of(timer, struct context, idle);
+	char text[96];
+	(void)snprintf(text, sizeof(text), "was evicted after %llu ms without a cell",
+		       (unsigned long long)c->contexts->execd->kernel_idle_ms);
+	kernel_end(c);
+	c->state = DEAD;
+	c->evicted = true;
+	free(c->epitaph);
+	c->epitaph = strdup(text);
+}
+
+static void arm_idle(struct context *c)
+{
+	const struct execd *execd = c->contexts->execd;
+	if (execd->kernel_idle_ms)
+		(void)loop_timer_set(execd->loop, &c->idle, loop_now_ms(execd->loop) + execd->kernel_idle_ms,
+				     idle_too_long);
 }
 
 static const struct kernel_events context_events = {
@@ -473,158 +542,7 @@ static const struct kernel_events context_events = {
 	.died = on_died,
 };
 
-/* ---- zygotes -------------------------------------------------------------------- */
-
-/* What is to be forked has been queued in it; it runs no cells. */
-static void zygote_ignores(void *owner)
-{
-	(void)owner;
-}
-
-static void zygote_result(void *owner, json_t *data)
-{
-	(void)owner;
-	(void)data;
-}
-
-static void zygote_drop(struct zygote *z)
-{
-	loop_timer_del(&z->idle);
-	kernel_free(TAKE_PTR(z->kernel));
-	env_free(TAKE_PTR(z->envp));
-	output_unref(TAKE_PTR(z->output));
-}
-
-static void zygote_died(void *owner, const char *message, int wstatus, const struct rusage *usage)
-{
-	(void)message; /* the contexts that were to come from it have been told */
-	(void)wstatus;
-	(void)usage;
-	zygote_drop(owner);
-}
-
-static const struct kernel_events zygote_events = {
-	.ready = zygote_ignores,
-	.started = zygote_ignores,
-	.interrupted = zygote_ignores,
-	.result = zygote_result,
-	.done = zygote_result,
-	.died = zygote_died,
-};
-
-static bool same_env(char *const *a, char *const *b)
-{
-	while (*a && *b && strcmp(*a, *b) == 0) {
-		a++;
-		b++;
-	}
-	return !*a && !*b;
-}
-
-static struct zygote *zygote_slot(struct contexts *cs, const struct language *language)
-{
-	for (size_t i = 0; i < ZYGOTES_MAX; i++) {
-		struct zygote *z = &cs->zygotes[i];
-		if (!z->language || z->language == language) {
-			z->language = language;
-			z->contexts = cs;
-			return z;
-		}
-	}
-	return NULL;
-}
-
-static void spare_unwanted(struct loop_timer *timer)
-{
-	zygote_drop(container_of(timer, struct zygote, idle));
-}
-
-/* A spare is its context's only process, and what it starts carries the mark. */
-static int spare_start(struct zygote *z, struct kernel_spec *spec, struct err *err)
-{
-	struct execd *execd = z->contexts->execd;
-	char **envp = NULL;
-	int r = env_build_with(execd->env_file, NULL, TREE_MARK, spec->mark, &envp, err);
-	if (r < 0)
-		return r;
-	spec->envp = envp;
-	spec->cwd = z->contexts->cwd;
-	r = kernel_start(execd, spec, &z->kernel, err);
-	env_free(envp);
-	return r < 0 ? r
-		     : loop_timer_set(execd->loop, &z->idle, loop_now_ms(execd->loop) + SPARE_IDLE_MS,
-				      spare_unwanted);
-}
-
-static int zygote_start(struct zygote *z, struct err *err)
-{
-	const struct output_limits limits = {.memory_max = 16 << 10, .total_max = 16 << 10};
-	char mark[RANDOM_UUID_MAX];
-	int r = output_new(z->contexts->execd->loop, &limits, &z->output);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "start a kernel");
-	/* The mark is in nobody's environment: what is forked from it must not look like a part of it. */
-	struct kernel_spec spec = {
-		.language = z->language,
-		.envp = z->envp,
-		.cwd = "/",
-		.mark = random_uuid(mark),
-		.output = z->output,
-		.events = &zygote_events,
-		.owner = z,
-	};
-	return z->language->spare ? spare_start(z, &spec, err)
-				  : kernel_start(z->contexts->execd, &spec, &z->kernel, err);
-}
-
-/* The one of this language, started when there is none or when it has another environment. */
-static int zygote_get(struct contexts *cs, const struct language *language, struct zygote **ret,
-		      struct err *err)
-{
-	struct zygote *z = zygote_slot(cs, language);
-	char **envp = NULL;
-	int r = z ? env_build(cs->execd->env_file, NULL, &envp, err)
-		  : err_set(err, ERR_INTERNAL, "RUNTIME_ERROR", ENOSPC, "too many languages");
-	if (r < 0)
-		return r;
-	if (z->kernel && same_env(z->envp, envp)) {
-		env_free(envp);
-		*ret = z;
-		return 0;
-	}
-	zygote_drop(z);
-	z->envp = envp;
-	r = zygote_start(z, err);
-	if (r < 0)
-		zygote_drop(z);
-	else
-		*ret = z;
-	return r;
-}
-
-/* For the context after this one, which has just been told that it is ready. */
-static void keep_spare(struct contexts *cs, const struct language *language)
-{
-	struct zygote *z;
-	struct err err;
-	(void)zygote_get(cs, language, &z,
-			 &err); /* without it the next one starts its own, and says why not */
-}
-
 /* ---- kernels of contexts ----------------------------------------------------------- */
-
-static int start_plain(struct context *c, struct kernel_spec *spec, struct err *err)
-{
-	struct execd *execd = c->contexts->execd;
-	char **envp = NULL;
-	int r = env_build_with(execd->env_file, NULL, TREE_MARK, c->run->id, &envp, err);
-	if (r < 0)
-		return r;
-	spec->envp = envp;
-	r = kernel_start(execd, spec, &c->kernel, err);
-	env_free(envp);
-	return r;
-}
 
 static void fill_spec(struct context *c, struct kernel_spec *spec)
 {
@@ -638,45 +556,32 @@ static void fill_spec(struct context *c, struct kernel_spec *spec)
 	};
 }
 
-/* The spare, where there is one that stands in the right directory; it may still be starting. */
-static int start_or_take(struct context *c, struct kernel_spec *spec, struct err *err)
+static int make_hold(struct context *c, struct err *err)
 {
-	struct contexts *cs = c->contexts;
-	struct zygote *z = zygote_slot(cs, c->language);
-	char **envp = NULL;
-	int r = env_build(cs->execd->env_file, NULL, &envp, err);
-	if (r < 0)
-		return r;
-	bool fits = z && z->kernel && strcmp(c->cwd, cs->cwd) == 0 && same_env(z->envp, envp);
-	env_free(envp);
-	if (!fits)
-		return start_plain(c, spec, err);
-	c->kernel = TAKE_PTR(z->kernel);
-	kernel_assign(c->kernel, spec);
-	zygote_drop(z);
-	return 0;
+	struct limiter *limiter;
+	char id[64];
+	if (!limits_any(&c->limits))
+		return 0;
+	(void)snprintf(id, sizeof(id), "%.40s.%u", c->run->id, c->kernels++);
+	int r = commands_limiter(c->contexts->execd->commands, &limiter, err);
+	return r < 0 ? r : limits_hold_new(limiter, &c->limits, id, geteuid(), &c->hold, err);
 }
 
 static int begin_kernel(struct context *c, struct err *err)
 {
 	struct kernel_spec spec;
-	struct zygote *z;
 	fill_spec(c, &spec);
 	c->state = STARTING;
+	c->evicted = false;
 	c->count = 0;
 	c->backlog = output_end(c->run->output);
-	int r;
-	if (c->language->zygote) {
-		r = zygote_get(c->contexts, c->language, &z, err);
-		if (r >= 0)
-			r = kernel_fork(z->kernel, &spec, &c->kernel, err);
-	} else if (c->language->spare) {
-		r = start_or_take(c, &spec, err);
-	} else {
-		r = start_plain(c, &spec, err);
-	}
-	if (r < 0)
+	int r = make_hold(c, err);
+	if (r >= 0)
+		r = warm_start(c->contexts->warm, &spec, &c->kernel, err);
+	if (r < 0) {
 		c->state = DEAD;
+		limits_hold_release(TAKE_PTR(c->hold));
+	}
 	return r;
 }
 
@@ -723,6 +628,7 @@ static void cell_begin(struct context *c, struct cell *cell)
 	c->waiting_bytes -= cell->code_n;
 	c->count++;
 	c->current = cell;
+	loop_timer_del(&c->idle);
 	run_started(cell->run);
 	if (c->reborn) {
 		char text[KERNEL_DEATH_MAX + 64];
@@ -802,7 +708,7 @@ static void context_free(struct context *c)
 	struct run_end own = {.reason = RUN_CANCELLED, .exit_code = -1};
 	struct run *run = TAKE_PTR(c->run);
 	struct err err;
-	kernel_free(TAKE_PTR(c->kernel));
+	kernel_end(c);
 	c->state = DEAD;
 	(void)err_set(&err, ERR_GONE, "CONTEXT_NOT_FOUND", ENOENT, "the context was deleted");
 	tell_waits(c, &err);
@@ -892,6 +798,7 @@ int context_create(struct contexts *cs, const struct context_spec *spec, struct 
 		r = context_new(cs, language, spec->cwd, &c, err);
 	if (r < 0)
 		return r;
+	c->limits = spec->limits;
 	r = begin_kernel(c, err);
 	if (r < 0) {
 		context_free(c);
@@ -909,7 +816,7 @@ int context_restart(struct contexts *cs, const char *id, struct context_wait *w,
 		return r;
 	if (c->state == STARTING)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the context is starting already");
-	kernel_free(TAKE_PTR(c->kernel));
+	kernel_end(c);
 	c->state = DEAD;
 	end_all(c, RUN_CANCELLED, "KernelRestarted", "the context was restarted");
 	r = begin_kernel(c, err);
@@ -938,7 +845,11 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	spec.cwd = NULL; /* it stands where the first one stands */
 	copy->state = STARTING;
 	copy->count = c->count;
-	r = kernel_fork(c->kernel, &spec, &copy->kernel, err);
+	copy->limits = c->limits;
+	arm_idle(c);
+	r = make_hold(copy, err);
+	if (r >= 0)
+		r = kernel_fork(c->kernel, &spec, &copy->kernel, err);
 	if (r < 0) {
 		context_free(copy);
 		return r;
@@ -1073,10 +984,16 @@ void context_json(const struct context *c, struct jw *w)
 	jw_kstr(w, "id", c->run->id);
 	jw_kstr(w, "language", c->language->name);
 	jw_kstr(w, "cwd", c->cwd);
-	jw_kstr(w, "state", states[c->state]);
+	jw_kstr(w, "state", c->evicted ? "evicted" : states[c->state]);
 	if (c->state == DEAD && c->epitaph)
 		jw_kstr(w, "reason", c->epitaph);
 	jw_kbool(w, "default", c->is_default);
+	char *limits = c->hold ? limits_hold_json(c->hold) : NULL;
+	if (limits) {
+		jw_key(w, "limits");
+		jw_raw(w, limits, strlen(limits));
+	}
+	free(limits);
 	jw_kint(w, "execution_count", c->count);
 	jw_kint(w, "waiting", (int64_t)c->waiting_n);
 	if (c->kernel && kernel_version(c->kernel))
@@ -1097,10 +1014,13 @@ int contexts_new(struct execd *execd, struct contexts **ret)
 	cs->cwd = getcwd(NULL, 0);
 	if (!cs->cwd)
 		cs->cwd = strdup("/");
-	if (!cs->cwd) {
+	int r = cs->cwd ? warm_new(execd, cs->cwd, &cs->warm) : -ENOMEM;
+	if (r < 0) {
+		free(cs->cwd);
 		free(cs);
-		return -ENOMEM;
+		return r;
 	}
+	(void)out_of_memory(cs);
 	*ret = cs;
 	return 0;
 }
@@ -1111,8 +1031,7 @@ void contexts_free(struct contexts *cs)
 		return;
 	while (!list_empty(&cs->all))
 		context_free(list_entry(cs->all.next, struct context, link));
-	for (size_t i = 0; i < ZYGOTES_MAX; i++)
-		zygote_drop(&cs->zygotes[i]);
+	warm_free(cs->warm);
 	loop_defer_cancel(&cs->kick);
 	map_done(&cs->by_id);
 	free(cs->cwd);

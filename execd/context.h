@@ -10,6 +10,9 @@
  *   STARTING -> IDLE <-> BUSY
  *       └---------┴--------┴--> DEAD -> (restart) STARTING
  *
+ * A context without cells for execd's kernel_idle_ms is evicted: its kernel is
+ * ended, and it is dead in the same sense.
+ *
  * A kernel that dies ends its cell, and those that wait, with the error
  * KernelDied. The context is then dead until it is restarted; the default
  * context of a language does that by itself with its next cell.
@@ -19,6 +22,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "execd/limits.h"
 #include "lib/err.h"
 #include "lib/list.h"
 
@@ -51,6 +55,8 @@ struct context_wait {
 struct context_spec {
 	const char *language;
 	const char *cwd; /* as the client wrote it, made when it is not there; NULL: the agent's own */
+	struct limits
+		limits; /* of its kernel and what that starts, all together; of each of its kernels anew */
 };
 
 /* w is told later, never from here. -errno with *err: there is no such language, no such program, ... */

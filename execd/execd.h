@@ -24,6 +24,9 @@ struct execd {
 	char *token;	/* NULL: every request is let through */
 	char *env_file; /* EXECD_ENVS, or NULL */
 
+	unsigned kernel_spares;	 /* warm processes that wait for the next contexts of a language */
+	uint64_t kernel_idle_ms; /* after which a context without cells loses its kernel; 0: never */
+
 	struct runs *runs;
 	struct commands *commands;
 	struct sessions *sessions;

@@ -17,6 +17,7 @@
 #include "execd/kernel.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,9 +99,8 @@ static void describe_death(const struct kernel *k, char *out, size_t size)
 	if (k->death[0])
 		(void)snprintf(out, size, "%s", k->death);
 	else if (k->wstatus >= 0 && WIFSIGNALED(k->wstatus))
-		(void)snprintf(out, size, "was killed by signal %d (%s)%s", WTERMSIG(k->wstatus),
-			       strsignal(WTERMSIG(k->wstatus)),
-			       WTERMSIG(k->wstatus) == SIGKILL ? ", perhaps for want of memory" : "");
+		(void)snprintf(out, size, "was killed by signal %d (%s)", WTERMSIG(k->wstatus),
+			       strsignal(WTERMSIG(k->wstatus)));
 	else
 		(void)snprintf(out, size, "exited with code %d", WEXITSTATUS(k->wstatus));
 }
@@ -567,11 +567,26 @@ static int try_program(struct kernel *k, const struct kernel_spec *spec, const s
 			{ends->err[1], 2},
 			{ends->control[1], KERNEL_CONTROL_FD},
 			{assets, KERNEL_ASSETS_FD}},
-		.fds_n = 4,
+		.fds_n = assets < 0 ? 3 : 4,
 		.new_session = true,
 		.die_with_parent = true,
 	};
 	return child_spawn(k->execd->reaper, &k->child, &s, exited, err);
+}
+
+static int start_beside(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends,
+			struct err *err)
+{
+	const struct language *l = spec->language;
+	char path[PATH_MAX];
+	int r = asset_program(l->beside, path, sizeof(path));
+	if (r >= 0)
+		r = try_program(k, spec, ends, -EBADF, path, err);
+	return r != -ENOENT && r != -ENOTDIR ? r
+					     : err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", ENOENT,
+						       "%s code needs the program 'kernels/%s' beside the "
+						       "agent, and '%s' is not there",
+						       l->name, l->beside, path);
 }
 
 static int start_program(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends,
@@ -579,6 +594,8 @@ static int start_program(struct kernel *k, const struct kernel_spec *spec, const
 {
 	const struct language *l = spec->language;
 	_cleanup_close_ int assets = -EBADF;
+	if (l->beside)
+		return start_beside(k, spec, ends, err);
 	int r = asset_open(l->assets, &assets, err);
 	if (r < 0)
 		return r;

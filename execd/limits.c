@@ -343,6 +343,21 @@ void limits_hold_apply(struct limits_hold *h, struct spawn *s)
 		s->cgroup_procs[i] = h->procs[i];
 }
 
+int limits_hold_enter(const struct limits_hold *h, pid_t pid)
+{
+	char text[16];
+	(void)snprintf(text, sizeof(text), "%d", (int)pid);
+	for (size_t i = 0; i < SPAWN_CGROUPS_MAX; i++) {
+		int r = h->dirs[i] ? put(h->dirs[i], "cgroup.procs", text) : 0;
+		if (r < 0)
+			return r;
+	}
+	for (size_t i = 0; i < h->rlimits_n; i++)
+		if (prlimit(pid, (__rlimit_resource_t)h->rlimits[i].resource, &h->rlimits[i].limit, NULL) < 0)
+			return -errno;
+	return 0;
+}
+
 char *limits_hold_json(const struct limits_hold *h)
 {
 	static const char *const names[] = {[LIMIT_BY_NONE] = "none",

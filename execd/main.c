@@ -156,6 +156,8 @@ static int agent_build(struct agent *a, struct err *err)
 		.init = a->options.init, .entrypoint = a->options.entrypoint, .stop = agent_stop, .arg = a};
 	e->token = a->options.token;
 	e->env_file = (char *)a->options.env_file;
+	e->kernel_spares = a->options.kernel_spares;
+	e->kernel_idle_ms = a->options.kernel_idle_ms;
 
 	int r = env_init(e->env_file);
 	if (r >= 0)

@@ -24,6 +24,8 @@ enum flag_id {
 	FLAG_LOG_FILE,
 	FLAG_ENV_FILE,
 	FLAG_GRACE,
+	FLAG_SPARES,
+	FLAG_KERNEL_IDLE,
 	FLAG_INIT,
 	FLAG_VERSION,
 	FLAG_HELP,
@@ -50,6 +52,10 @@ static const struct flag flags[] = {
 	{"env-file", FLAG_ENV_FILE, "FILE", false, "KEY=VALUE lines for every command (EXECD_ENVS)"},
 	{"graceful-shutdown-timeout", FLAG_GRACE, "TIME", false,
 	 "what commands get to end in at shutdown (EXECD_API_GRACE_SHUTDOWN; 1s)"},
+	{"kernel-spares", FLAG_SPARES, "N", false,
+	 "warm processes kept for the next code contexts (EXECD_KERNEL_SPARES; 1)"},
+	{"kernel-idle-timeout", FLAG_KERNEL_IDLE, "TIME", false,
+	 "end the kernel of a context that is idle so long (EXECD_KERNEL_IDLE_TIMEOUT; 0: never)"},
 	{"init", FLAG_INIT, NULL, false, "be the init process; what follows \"--\" is the entrypoint"},
 	{"version", FLAG_VERSION, NULL, false, "print the version"},
 	{"help", FLAG_HELP, NULL, false, "print this"},
@@ -119,6 +125,14 @@ static int parse_duration(const char *name, const char *s, uint64_t *ret_ms, str
 		return bad(err, name, s, "a duration of a sane length");
 	*ret_ms = (uint64_t)total;
 	return 0;
+}
+
+static int parse_spares(const char *name, const char *s, unsigned *ret, struct err *err)
+{
+	unsigned long v = 0;
+	int r = parse_number(name, s, KERNEL_SPARES_MAX, &v, "a number of processes from 0 to 16", err);
+	*ret = (unsigned)v;
+	return r;
 }
 
 static int read_token_file(const char *path, char **ret, struct err *err)
@@ -214,6 +228,10 @@ static int apply(struct options *o, const struct flag *flag, const char *name, c
 		return 0;
 	case FLAG_GRACE:
 		return parse_duration(name, value, &o->grace_ms, err);
+	case FLAG_SPARES:
+		return parse_spares(name, value, &o->kernel_spares, err);
+	case FLAG_KERNEL_IDLE:
+		return parse_duration(name, value, &o->kernel_idle_ms, err);
 	case FLAG_INIT:
 		o->init = true;
 		return 0;
@@ -291,12 +309,17 @@ static int listen_fds(struct options *o, struct err *err)
 static int parse_environment(struct options *o, struct err *err)
 {
 	const char *token = getenv("EXECD_ACCESS_TOKEN"), *log_file = getenv("EXECD_LOG_FILE"),
-		   *env_file = getenv(ENV_FILE_VAR), *grace = getenv("EXECD_API_GRACE_SHUTDOWN");
+		   *env_file = getenv(ENV_FILE_VAR), *grace = getenv("EXECD_API_GRACE_SHUTDOWN"),
+		   *spares = getenv("EXECD_KERNEL_SPARES"), *idle = getenv("EXECD_KERNEL_IDLE_TIMEOUT");
 	int r = listen_fds(o, err);
 	if (r >= 0 && token)
 		r = set_token(o, token, err);
 	if (r >= 0 && grace && *grace)
 		r = parse_duration("EXECD_API_GRACE_SHUTDOWN", grace, &o->grace_ms, err);
+	if (r >= 0 && spares && *spares)
+		r = parse_spares("EXECD_KERNEL_SPARES", spares, &o->kernel_spares, err);
+	if (r >= 0 && idle && *idle)
+		r = parse_duration("EXECD_KERNEL_IDLE_TIMEOUT", idle, &o->kernel_idle_ms, err);
 	if (log_file && *log_file)
 		o->log_file = log_file;
 	if (env_file && *env_file)
@@ -310,7 +333,8 @@ int options_parse(int argc, char **argv, struct options *ret, struct err *err)
 			    .port = EXECD_PORT,
 			    .listen_fd = -1,
 			    .log_level = LOG_INFO,
-			    .grace_ms = 1000};
+			    .grace_ms = 1000,
+			    .kernel_spares = 1};
 	int r = parse_environment(&o, err), i = 1;
 	bool end = false;
 	while (r == OPTIONS_RUN && i < argc && !end) {

@@ -14,6 +14,8 @@
 #define EXECD_VERSION "0.1.0"
 #define EXECD_PORT    44772
 
+#define KERNEL_SPARES_MAX 16
+
 #define TOKEN_FILE_MAX 4096 /* bytes of an access token file */
 
 struct options {
@@ -27,7 +29,9 @@ struct options {
 	enum log_level log_level;
 	const char *log_file;
 
-	uint64_t grace_ms; /* for commands to end when the agent is told to stop */
+	uint64_t grace_ms;	 /* for commands to end when the agent is told to stop */
+	unsigned kernel_spares;	 /* see execd.h */
+	uint64_t kernel_idle_ms; /* see execd.h */
 	bool init;
 	char **entrypoint; /* NULL-terminated, points into argv; NULL: none */
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "execd/api/api.h"
+#include "execd/api/spec.h"
 #include "execd/command.h"
 #include "execd/context.h"
 #include "execd/run.h"
@@ -183,8 +184,12 @@ int code_context_post(struct http_req *req, struct err *err)
 		r = json_get_str(body, "language", JSON_REQUIRED, &spec.language, err);
 	if (r >= 0)
 		r = json_get_str(body, "cwd", JSON_OPTIONAL, &spec.cwd, err);
+	if (r >= 0)
+		r = limits_parse(body, &spec.limits, err);
 	if (r < 0)
 		return r;
+	if (spec.limits.value[LIMIT_OUTPUT])
+		return invalid(err, "limits.output_bytes: bounds a command, not a context");
 	struct birth *b = birth_new(req, err);
 	return b ? birth_wait(b, context_create(execd->contexts, &spec, &b->wait, err)) : -ENOMEM;
 }

@@ -74,7 +74,7 @@ static int limit_of(const char *name)
 }
 
 /* The message of a field of `limits` says where it stands. */
-static int get_limits(json_t *body, struct command_spec *spec, struct err *err)
+int limits_parse(json_t *body, struct limits *ret, struct err *err)
 {
 	json_t *limits = NULL, *value;
 	const char *name;
@@ -93,7 +93,7 @@ static int get_limits(json_t *body, struct command_spec *spec, struct err *err)
 		if (r < 0)
 			return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL, "limits: %s",
 				       err->message);
-		spec->limits.value[limit] = (uint64_t)v;
+		ret->value[limit] = (uint64_t)v;
 	}
 	return 0;
 }
@@ -119,7 +119,7 @@ int command_spec_parse(json_t *body, struct command_spec *spec, struct err *err)
 	if (r >= 0)
 		r = get_stdin(body, spec, err);
 	if (r >= 0)
-		r = get_limits(body, spec, err);
+		r = limits_parse(body, &spec->limits, err);
 	if (r < 0)
 		return r;
 	spec->limits.value[LIMIT_TIMEOUT] = (uint64_t)timeout;

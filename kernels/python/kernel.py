@@ -92,6 +92,8 @@ class Kernel:
                 self.execute(json.loads(payload))
             elif kind == FORK:
                 self.fork(json.loads(payload), fds)
+            elif kind == BEGIN:
+                self.hello(self.enter(json.loads(payload)["cwd"]))
             elif kind == SYNCED:
                 pass  # the cell that waited for it was interrupted
             else:
@@ -163,23 +165,27 @@ class Kernel:
                 os.close(fd)
         die_with_parent()
         os.environ.update(request.get("env") or {})
-        error = None
-        if request.get("cwd"):
-            try:
-                os.chdir(request["cwd"])
-            except OSError as failure:
-                error = "chdir '%s': %s" % (request["cwd"], failure.strerror)
+        error = self.enter(request.get("cwd"))
         self.session.start()
         self.hello(error)
 
+    def enter(self, cwd):
+        """Goes there; says why it cannot."""
+        try:
+            if cwd:
+                os.chdir(cwd)
+        except OSError as failure:
+            return "chdir '%s': %s" % (cwd, failure.strerror)
+        return None
+
 
 def main():
-    global EXECUTE, FORK, FORKED, HELLO, SYNCED, ProtocolError, Session
+    global BEGIN, EXECUTE, FORK, FORKED, HELLO, SYNCED, ProtocolError, Session
     while "" in sys.path:  # a file of the user's must not stand in for a module that the kernel needs
         sys.path.remove("")
     sys.meta_path.insert(0, Finder())
     from _execd.cell import Session
-    from _execd.wire import EXECUTE, FORK, FORKED, HELLO, SYNCED, ProtocolError, Wire
+    from _execd.wire import BEGIN, EXECUTE, FORK, FORKED, HELLO, SYNCED, ProtocolError, Wire
 
     preload()
     kernel = Kernel(Wire(CONTROL_FD))

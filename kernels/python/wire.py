@@ -20,7 +20,7 @@ FRAME_MAX = 64 << 20  # bytes of a payload
 FDS_MAX = 3  # descriptors that come with one frame
 HIGH_FD = 100  # out of the way of what cells do with small descriptors
 
-EXECUTE, FORK, SYNCED = b"X", b"F", b"Y"  # from execd
+EXECUTE, FORK, BEGIN, SYNCED = b"X", b"F", b"C", b"Y"  # from execd
 HELLO, STARTED, INTERRUPTED, RESULT, END, FORKED, SYNC = b"H", b"S", b"I", b"R", b"E", b"K", b"Y"  # to execd
 
 _HEADER = struct.Struct(">Ic")
