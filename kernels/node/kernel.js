@@ -28,9 +28,9 @@ const display = load('display.js');
 const streams = load('streams.js');
 
 const LANGUAGE = process.argv[1] === 'typescript' ? 'typescript' : 'javascript';
-const names = { IDLE: 0, RUNNING: 1, PENDING: 2, TERMINATING: 3, STATE: 0, SYNCED: 1 };
+const names = { IDLE: 0, RUNNING: 1, PENDING: 2, TERMINATING: 3, TERMINATED: 4, STATE: 0, SYNCED: 1 };
 const shared = new Int32Array(new SharedArrayBuffer(8));
-const { IDLE, RUNNING, PENDING, TERMINATING, STATE, SYNCED } = names;
+const { IDLE, RUNNING, PENDING, TERMINATING, TERMINATED, STATE, SYNCED } = names;
 
 const worker = new Worker(SOURCES['wire.js'], { eval: true, env: {}, execArgv: [], workerData: { shared: shared.buffer, names } });
 const port = { send: worker.postMessage.bind(worker) };
@@ -227,6 +227,7 @@ async function evaluate(cell) {
 function execute({ cell: number, code }) {
 	const cell = { number, code, name: `<cell ${number}>`, interrupted: null };
 	prepare();
+	errors.remember(cell.name, code, null);
 	current = cell;
 	Atomics.store(shared, STATE, RUNNING);
 	send('S', { cell: number });
@@ -245,16 +246,16 @@ function finish(cell, failure) {
 
 // No interrupt from here on. One that is on its way is waited for: it must not hit anything else.
 function leave() {
-	Atomics.compareExchange(shared, STATE, PENDING, IDLE);
-	Atomics.compareExchange(shared, STATE, RUNNING, IDLE);
-	if (Atomics.load(shared, STATE) === TERMINATING)
-		vm.runInThisContext('for(;;);');
+	for (const state of [PENDING, RUNNING])
+		Atomics.compareExchange(shared, STATE, state, IDLE);
+	Atomics.wait(shared, STATE, TERMINATING);
+	Atomics.store(shared, STATE, IDLE);
 }
 
 function interrupted() {
 	const error = new Error('the cell was interrupted');
 	error.name = 'KeyboardInterrupt';
-	error.stack = 'KeyboardInterrupt: the cell was interrupted';
+	error.stack = 'KeyboardInterrupt: the cell was interrupted\n';
 	if (current)
 		current.interrupted = error;
 	return error;
@@ -264,12 +265,12 @@ function interrupted() {
 function onInterruptFrame() {
 	if (Atomics.compareExchange(shared, STATE, PENDING, RUNNING) === PENDING)
 		finish(current, { error: interrupted() });
-	else if (Atomics.load(shared, STATE) === TERMINATING)
-		vm.runInThisContext('for(;;);');
+	else
+		Atomics.wait(shared, STATE, TERMINATING); // it hits here, or has hit what ran
 }
 
 function onTerminated() {
-	Atomics.compareExchange(shared, STATE, TERMINATING, RUNNING);
+	Atomics.compareExchange(shared, STATE, TERMINATED, RUNNING);
 	if (current)
 		finish(current, { error: interrupted() });
 }
@@ -302,7 +303,7 @@ function begin({ cwd }) {
 
 worker.on('message', (message) => {
 	if (message.execute)
-		execute(message.execute);
+		setImmediate(execute, message.execute);
 	else if (message.interrupt)
 		onInterruptFrame();
 	else if (message.terminated)

@@ -7,7 +7,7 @@
  *
  *   IDLE -> RUNNING -> IDLE                     a cell
  *           RUNNING -> PENDING -> RUNNING       an interrupt that the event loop took
- *                      PENDING -> TERMINATING   one that it did not take
+ *           PENDING -> TERMINATING -> TERMINATED -> RUNNING       one that it did not take
  */
 'use strict';
 const net = require('net');
@@ -15,7 +15,7 @@ const { parentPort, workerData } = require('worker_threads');
 
 const HEADER = 5, FRAME_MAX = 64 << 20;
 const TURN_MS = 30; // what an event loop that is not in a loop of the user's needs at most
-const { IDLE, RUNNING, PENDING, TERMINATING, STATE, SYNCED } = workerData.names;
+const { IDLE, RUNNING, PENDING, TERMINATING, TERMINATED, STATE, SYNCED } = workerData.names;
 const shared = new Int32Array(workerData.shared);
 const socket = new net.Socket({ fd: 3, readable: true, writable: true });
 
@@ -55,7 +55,11 @@ function interrupt() {
 function terminate() {
 	if (session === null || Atomics.compareExchange(shared, STATE, PENDING, TERMINATING) !== PENDING)
 		return;
-	session.post('Runtime.terminateExecution', () => parentPort.postMessage({ terminated: true }));
+	session.post('Runtime.terminateExecution', () => {
+		Atomics.store(shared, STATE, TERMINATED);
+		Atomics.notify(shared, STATE);
+		parentPort.postMessage({ terminated: true });
+	});
 }
 
 function receive(kind, payload) {
