@@ -45,6 +45,8 @@ http_handler_fn proxy_any;
 http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
 	files_upload_post, files_download_get;
 /* listing.c, copy.c, directories.c, archive.c */
+/* ports.c */
+http_handler_fn ports_get, ports_watch_get;
 /* watch.c */
 http_handler_fn files_watch_get;
 http_handler_fn files_copy_post, directories_archive_get, directories_archive_post;

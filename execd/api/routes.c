@@ -50,6 +50,9 @@ const struct http_route execd_routes[] = {
 	{"GET", "/directories/archive", directories_archive_get, HTTP_BODY_NONE, false},
 	{"POST", "/directories/archive", directories_archive_post, HTTP_BODY_STREAM, false},
 
+	{"GET", "/ports", ports_get, HTTP_BODY_NONE, false},
+	{"GET", "/ports/watch", ports_watch_get, HTTP_BODY_NONE, false},
+
 	{"GET", "/metrics", metrics_get, HTTP_BODY_NONE, false},
 	{"GET", "/metrics/watch", metrics_watch_get, HTTP_BODY_NONE, false},
 	{"GET", "/metrics/prometheus", metrics_prometheus_get, HTTP_BODY_NONE, false},
