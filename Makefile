@@ -12,7 +12,7 @@ O   := $B/obj
 LWS := build/deps/lws$(if $(SAN),-san)
 Q   := $(if $V,,@)
 
-all: $B/execd $B/sandboxd
+all: $B/execd $B/sandboxd kernels
 
 # ---- compiler -----------------------------------------------------------
 
@@ -36,7 +36,7 @@ SHARED   := $(wildcard lib/*.c proto/*.c seccomp/*.c)
 EXECD    := $(wildcard execd/*.c execd/*/*.c)
 SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
 TESTS    := $(wildcard tests/unit/test_*.c tests/api/*.c)
-KERNELS  := $(filter-out %.md,$(wildcard kernels/*/*.*))
+KERNELS  := $(filter-out %.md kernels/go/%,$(wildcard kernels/*/*.*))
 objects   = $(patsubst %,$O/%.o,$(basename $1))
 
 $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
@@ -69,6 +69,23 @@ $B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD))
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -o $@
+
+# ---- kernels that lie beside the agent ------------------------------------
+
+# Go 1.21 or later builds the Go kernel; nothing else needs it, and without it there is no Go in execd.
+GO := $(shell command -v go >/dev/null && \
+	go version | awk '{ split(substr($$3, 3), v, "."); if (v[1] > 1 || v[2] >= 21) print "go" }')
+
+kernels: $(if $(GO),$B/kernels/go)
+ifndef GO
+	@echo "  SKIP  kernels/go: there is no Go compiler here (1.21 or later); execd will have no Go cells"
+endif
+
+$B/kernels/go: $(wildcard kernels/go/*.go) kernels/go/go.mod kernels/go/go.sum
+	@mkdir -p $(@D)
+	@echo "  GO    $@"
+	$(Q)cd kernels/go && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
+		$(GO) build -trimpath -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ .
 
 # ---- tests --------------------------------------------------------------
 
@@ -150,7 +167,7 @@ build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | bu
 clean:
 	rm -rf $(filter-out build/deps,$(wildcard build/*))
 
-.PHONY: all test test-programs demo run bench lint layers check-format format tidy cppcheck deps clean
+.PHONY: all kernels test test-programs demo run bench lint layers check-format format tidy cppcheck deps clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(patsubst %.o,%.d,$(call objects,$(SOURCES)))

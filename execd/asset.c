@@ -6,9 +6,12 @@
 #include "execd/asset.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "lib/fs.h"
@@ -109,4 +112,18 @@ int asset_open(const char *folder, int *ret_fd, struct err *err)
 		return err_sys(err, "RUNTIME_ERROR", -r, "unpack the %s kernel", folder);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
+}
+
+int asset_program(const char *name, char *path, size_t size)
+{
+	const char *folder = getenv("EXECD_KERNELS");
+	char agent[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", agent, sizeof(agent) - 1);
+	if (folder && *folder)
+		return (size_t)snprintf(path, size, "%s/%s", folder, name) < size ? 0 : -ENAMETOOLONG;
+	if (n < 0)
+		return -errno;
+	agent[n] = '\0';
+	*(strrchr(agent, '/') + 1) = '\0';
+	return (size_t)snprintf(path, size, "%skernels/%s", agent, name) < size ? 0 : -ENAMETOOLONG;
 }

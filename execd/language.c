@@ -52,6 +52,8 @@ static const char *const java_args[] = {
 	"/proc/self/fd/4",  NULL,
 };
 
+static const char *const no_args[] = {NULL};
+
 static const struct language languages[] = {
 	{
 		.name = "python",
@@ -85,6 +87,11 @@ static const struct language languages[] = {
 		.args = java_args,
 		.assets = "java",
 		.spare = true,
+	},
+	{
+		.name = "go",
+		.args = no_args,
+		.beside = "go",
 	},
 };
 

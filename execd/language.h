@@ -15,9 +15,11 @@ struct language {
 	const char *programs[LANGUAGE_PROGRAMS_MAX]; /* the first that is in PATH is started */
 	const char *const *args;		     /* after the program's name, NULL-terminated */
 	const char *assets;			     /* its folder in kernels/ */
-	bool zygote; /* contexts are forked from one warm process by FRAME_FORK */
-	bool spare;  /* one started process waits for the next context, which takes it over by FRAME_BEGIN */
-	bool shell;  /* no program of ours: the living shell of execd/shell.h */
+	const char
+		*beside; /* or none of these three but args: a file in the folder kernels/ beside the agent */
+	bool zygote;	 /* contexts are forked from one warm process by FRAME_FORK */
+	bool spare; /* one started process waits for the next context, which takes it over by FRAME_BEGIN */
+	bool shell; /* no program of ours: the living shell of execd/shell.h */
 };
 
 /* NULL when there is no such language. */
