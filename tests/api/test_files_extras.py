@@ -207,7 +207,7 @@ def test_archive_limits_and_conflicts(execd, tmp_path):
 @pytest.mark.parametrize("content", [
     b"", b"x" * 100, b"x" * 512, os.urandom(5000), packed(("f", b"x" * 3000))[:1500],
     gzip.compress(packed(("f", b"x" * 3000)))[:-20], b"\x1f\x8b" + b"z" * 700, gzip.compress(b"no tar" * 200),
-])
+], ids=["empty", "short", "a block", "noise", "cut", "cut gzip", "no gzip", "no tar"])
 def test_archive_garbage(execd, tmp_path, content):
     refused(up(execd, tmp_path / "t", content), 400)
     assert not (tmp_path / "t").exists() or os.listdir(tmp_path / "t") == []
