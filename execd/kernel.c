@@ -99,9 +99,8 @@ static void describe_death(const struct kernel *k, char *out, size_t size)
 	if (k->death[0])
 		(void)snprintf(out, size, "%s", k->death);
 	else if (k->wstatus >= 0 && WIFSIGNALED(k->wstatus))
-		(void)snprintf(out, size, "was killed by signal %d (%s)%s", WTERMSIG(k->wstatus),
-			       strsignal(WTERMSIG(k->wstatus)),
-			       WTERMSIG(k->wstatus) == SIGKILL ? ", perhaps for want of memory" : "");
+		(void)snprintf(out, size, "was killed by signal %d (%s)", WTERMSIG(k->wstatus),
+			       strsignal(WTERMSIG(k->wstatus)));
 	else
 		(void)snprintf(out, size, "exited with code %d", WEXITSTATUS(k->wstatus));
 }
