@@ -16,6 +16,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "lib/buf.h"
 #include "lib/child.h"
 #include "lib/err.h"
 #include "lib/loop.h"
@@ -52,7 +53,8 @@ struct runtime_box {
 	const struct runtime_events *events;
 	char id[RUNTIME_ID_MAX];
 	uint16_t port; /* of execd on 127.0.0.1: from create() on, and after adopt() set by its caller */
-	void *priv;    /* the driver's */
+	uint64_t prepared_usec; /* of the monotonic clock, when its files and groups stood; 0: not yet */
+	void *priv;		/* the driver's */
 };
 
 struct runtime_limits {
@@ -87,6 +89,9 @@ struct runtime_ops {
 	/* Legal in any state, also for a box that was never created (leftovers). Repeated with force, it
 	 * also breaks off what hangs. */
 	void (*destroy)(struct runtime *rt, struct runtime_box *box, bool force);
+	/* Appends the end of what the container has said; *ret_cut: there was more. -ENOENT: nothing is left.
+	 */
+	int (*log)(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut);
 	/* Names every sandbox of which the driver has anything. */
 	int (*leftovers)(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg);
 	/* Every box has been destroyed or is abandoned where it stands. */

@@ -37,6 +37,7 @@ struct sandbox {
 	struct ping ping;
 	enum sandbox_state state; /* of the row */
 	bool started, answered;
+	uint64_t created_usec, started_usec, answered_usec; /* monotonic; 0: not seen in this life */
 	bool pause_wanted; /* by a client that knew of its agent's answer before we did */
 	char handle[RUNTIME_HANDLE_MAX];
 	char notes[NOTES_MAX];
@@ -234,6 +235,33 @@ static int stop(struct sandbox *sb, const char *reason, const char *message)
 	return r;
 }
 
+/* How long after the request each step of the creation was done; a step that was not reached is left out. */
+static void note_timing(const struct sandbox *sb)
+{
+	const struct {
+		const char *name;
+		uint64_t at;
+	} steps[] = {
+		{"preparedMs", sb->box.prepared_usec},
+		{"startedMs", sb->started_usec},
+		{"answeredMs", sb->answered_usec},
+		{"totalMs", clock_mono_usec()},
+	};
+	char text[256];
+	size_t n = 0;
+	struct err err;
+
+	if (!sb->created_usec)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
+		if (steps[i].at)
+			n += (size_t)snprintf(text + n, sizeof(text) - n, "%s\"%s\":%.3f", n ? "," : "{",
+					      steps[i].name, (double)(steps[i].at - sb->created_usec) / 1000);
+	(void)snprintf(text + n, sizeof(text) - n, "}");
+	if (store_set_timing(sb->all->env.store, sb->box.id, text, &err) < 0)
+		log_warn("sandbox %s: %s", sb->box.id, err.message);
+}
+
 static int fail(struct sandbox *sb, const char *reason, const char *message, bool force)
 {
 	struct transition t = {
@@ -242,6 +270,8 @@ static int fail(struct sandbox *sb, const char *reason, const char *message, boo
 		.reason = reason,
 		.message = message,
 	};
+	if (sb->state == SANDBOX_PENDING)
+		note_timing(sb);
 	int r = move(sb->all, sb->box.id, &t);
 	tear_down(sb, force); /* also when the row is ahead of us */
 	return r;
@@ -264,6 +294,7 @@ static void check_running(struct sandbox *sb)
 	};
 	if (!sb->started || !sb->answered || sb->state != SANDBOX_PENDING)
 		return;
+	note_timing(sb);
 	(void)snprintf(message, sizeof(message), "Sandbox is running.%s%s", *sb->notes ? " " : "", sb->notes);
 	if (move(sb->all, sb->box.id, &t) < 0)
 		(void)fail(sb, "store_error", "The store could not note that the sandbox runs.", false);
@@ -282,6 +313,7 @@ static void on_ping(struct ping *p, int result)
 		return;
 	}
 	sb->answered = true;
+	sb->answered_usec = clock_mono_usec();
 	check_running(sb);
 }
 
@@ -297,6 +329,7 @@ static void on_started(struct runtime_box *box, const char *handle, const char *
 	struct sandbox *sb = container_of(box, struct sandbox, box);
 
 	sb->started = true;
+	sb->started_usec = clock_mono_usec();
 	(void)snprintf(sb->handle, sizeof(sb->handle), "%s", handle);
 	add_note(sb, notes);
 	check_running(sb);
@@ -343,6 +376,8 @@ static void on_exited(struct runtime_box *box, const struct runtime_exit *e)
 	char message[MESSAGE_MAX];
 	struct transition t = {.from = STATES_LIVE & ~STATE_BIT(SANDBOX_STOPPING)};
 
+	if (sb->state == SANDBOX_PENDING)
+		note_timing(sb);
 	describe_exit(e, sb->state != SANDBOX_PENDING, &t, message, sizeof(message));
 	(void)move(sb->all, box->id, &t);
 	tear_down(sb, false);
@@ -453,6 +488,7 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *given, ch
 	struct sandbox *sb = sandbox_new(all, random_uuid(id), SANDBOX_PENDING);
 	if (!sb)
 		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+	sb->created_usec = clock_mono_usec();
 	add_note(sb, spec->notes);
 	if (given->secure)
 		spec->runtime.token = random_hex(token, TOKEN_DIGITS);
@@ -638,6 +674,12 @@ int sandboxes_renew(struct sandboxes *all, const char *id, uint64_t expires_ms, 
 	if (r == 0)
 		sweeper_kick(all->sweeper);
 	return r;
+}
+
+int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut)
+{
+	struct runtime *rt = all->env.runtime;
+	return rt->ops->log ? rt->ops->log(rt, id, out, ret_cut) : -ENOENT;
 }
 
 /* ---- deadlines ------------------------------------------------------------------------ */

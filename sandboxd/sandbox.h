@@ -86,5 +86,8 @@ void sandboxes_watch(struct sandboxes *all, struct sandbox_watch *w, const char 
 		     void (*changed)(struct sandbox_watch *w));
 void sandboxes_unwatch(struct sandbox_watch *w);
 
+/* What the driver has of the sandbox's own output, as of runtime_ops.log. */
+int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut);
+
 /* For reading: rows are rendered by the API. */
 struct store *sandboxes_store(struct sandboxes *all);

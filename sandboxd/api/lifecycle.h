@@ -24,7 +24,8 @@ extern const struct http_route lifecycle_routes[];
 int lifecycle_authorize(struct http_req *req, struct err *err);
 
 http_handler_fn health_get, sandboxes_get, sandboxes_post, sandbox_get, sandbox_delete, sandbox_renew,
-	endpoint_get, sandbox_patch_metadata, sandbox_pause, sandbox_resume, server_proxy_any, signed_any;
+	endpoint_get, sandbox_patch_metadata, sandbox_pause, sandbox_resume, diagnostics_logs,
+	diagnostics_events, server_proxy_any, signed_any;
 
 /*
  * A CreateSandboxRequest, checked field by field. ret borrows from body, and

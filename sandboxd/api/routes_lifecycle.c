@@ -21,6 +21,8 @@ const struct http_route lifecycle_routes[] = {
 	ROUTE("GET", "/sandboxes/{id}", sandbox_get),
 	ROUTE("DELETE", "/sandboxes/{id}", sandbox_delete),
 	ROUTE("PATCH", "/sandboxes/{id}/metadata", sandbox_patch_metadata, .body = HTTP_BODY_JSON),
+	ROUTE("GET", "/sandboxes/{id}/diagnostics/logs", diagnostics_logs),
+	ROUTE("GET", "/sandboxes/{id}/diagnostics/events", diagnostics_events),
 	ROUTE("POST", "/sandboxes/{id}/pause", sandbox_pause),
 	ROUTE("POST", "/sandboxes/{id}/resume", sandbox_resume),
 	ROUTE("POST", "/sandboxes/{id}/renew-expiration", sandbox_renew, .body = HTTP_BODY_JSON),

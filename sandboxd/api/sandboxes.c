@@ -1,7 +1,7 @@
 /*
  * sandboxes.c - /sandboxes: create, list, get, delete, renew. Rows of the store become JSON here.
  */
-#include "sandboxd/api/lifecycle.h"
+#include "sandboxd/api/answer.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -56,6 +56,8 @@ static void write_row(struct jw *w, const struct record *row, bool full)
 	if (row->expires_ms)
 		key_time(w, "expiresAt", row->expires_ms);
 	key_time(w, "createdAt", row->created_ms);
+	if (full && row->timing)
+		key_raw(w, "timing", row->timing);
 	jw_obj_end(w);
 }
 
@@ -109,12 +111,13 @@ static int query_states(struct http_req *req, const char *name, unsigned *states
 
 /* ---- one sandbox ---------------------------------------------------------------- */
 
-int sandboxes_post(struct http_req *req, struct err *err)
+static int create_answer(struct http_req *req, struct answer *a, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
 	struct sandbox_spec spec;
 	struct create_keep keep;
-	char id[RANDOM_UUID_MAX], location[64];
+	char id[RANDOM_UUID_MAX];
+	struct render render = {.w = JW_INIT(&a->body)};
 
 	int r = create_parse(http_json(req), l->config, &spec, &keep, err);
 	if (r < 0)
@@ -123,9 +126,14 @@ int sandboxes_post(struct http_req *req, struct err *err)
 	create_done(&keep);
 	if (r < 0)
 		return r;
-	(void)snprintf(location, sizeof(location), "/v1/sandboxes/%s", id);
-	(void)http_add_header(req, "Location", location);
-	return reply_one(req, 202, id, false, err);
+	a->status = 202;
+	(void)snprintf(a->location, sizeof(a->location), "/v1/sandboxes/%s", id);
+	return store_get(sandboxes_store(l->sandboxes), id, render_row, &render, err);
+}
+
+int sandboxes_post(struct http_req *req, struct err *err)
+{
+	return answer_once(req, create_answer, err);
 }
 
 /* ---- waiting: GET /sandboxes/{id}?wait=Running, ours beside the API ------------------ */
@@ -210,24 +218,30 @@ int sandbox_delete(struct http_req *req, struct err *err)
 	return 0;
 }
 
-int sandbox_pause(struct http_req *req, struct err *err)
+static int pause_answer(struct http_req *req, struct answer *a, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
 
-	int r = sandboxes_pause(l->sandboxes, http_param(req, "id"), err);
-	if (r == 0)
-		http_reply_empty(req, 202);
-	return r;
+	a->status = 202;
+	return sandboxes_pause(l->sandboxes, http_param(req, "id"), err);
+}
+
+int sandbox_pause(struct http_req *req, struct err *err)
+{
+	return answer_once(req, pause_answer, err);
+}
+
+static int resume_answer(struct http_req *req, struct answer *a, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	a->status = 202;
+	return sandboxes_resume(l->sandboxes, http_param(req, "id"), err);
 }
 
 int sandbox_resume(struct http_req *req, struct err *err)
 {
-	const struct lifecycle *l = http_app(req);
-
-	int r = sandboxes_resume(l->sandboxes, http_param(req, "id"), err);
-	if (r == 0)
-		http_reply_empty(req, 202);
-	return r;
+	return answer_once(req, resume_answer, err);
 }
 
 int sandbox_patch_metadata(struct http_req *req, struct err *err)
@@ -251,14 +265,13 @@ int sandbox_patch_metadata(struct http_req *req, struct err *err)
 	return r < 0 ? r : reply_one(req, 200, http_param(req, "id"), true, err);
 }
 
-int sandbox_renew(struct http_req *req, struct err *err)
+static int renew_answer(struct http_req *req, struct answer *a, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
 	const uint64_t max_s = l->config->timeout_max_s;
 	const char *text = NULL;
 	uint64_t expires;
-	_cleanup_buf_ struct buf b = BUF_INIT(256);
-	struct jw w = JW_INIT(&b);
+	struct jw w = JW_INIT(&a->body);
 
 	int r = json_need_obj(http_json(req), JSON_REQUIRED, err);
 	if (r >= 0)
@@ -280,8 +293,13 @@ int sandbox_renew(struct http_req *req, struct err *err)
 	jw_obj_begin(&w);
 	key_time(&w, "expiresAt", expires);
 	jw_obj_end(&w);
-	http_reply_buf(req, 200, "application/json", &b);
+	a->status = 200;
 	return 0;
+}
+
+int sandbox_renew(struct http_req *req, struct err *err)
+{
+	return answer_once(req, renew_answer, err);
 }
 
 /* ---- the list ---------------------------------------------------------------------- */

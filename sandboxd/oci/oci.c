@@ -39,6 +39,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "lib/clock.h"
 #include "lib/fs.h"
 #include "lib/log.h"
 #include "lib/random.h"
@@ -51,6 +52,7 @@
 
 #define LISTEN_BACKLOG 1024
 #define LOG_TAIL_MAX   2048
+#define LOG_SHOWN_MAX  (256 * 1024) /* of a container's log, in its diagnostics */
 #define ARGS_MAX       64
 #define ROOT_NAME_MAX  24
 #define START_CODE     "DOCKER::SANDBOX_START_FAILED"
@@ -470,6 +472,8 @@ static void on_prepared(struct pool_job *job)
 	b->config_json = NULL;
 	if (pool_stopping(b->oci->env.pool))
 		return; /* the box is about to be abandoned */
+	if (b->result == 0)
+		b->box->prepared_usec = clock_mono_usec();
 	if (b->result == 0 && b->dying) {
 		b->phase = OCI_ENDED;
 		begin_teardown(b);
@@ -775,6 +779,31 @@ static void oci_destroy(struct runtime *rt, struct runtime_box *box, bool force)
 	}
 }
 
+/* ---- the log ------------------------------------------------------------------------------------ */
+
+static int oci_log(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	if (snprintf(path, sizeof(path), "%s/sandboxes/%s/container.log", oci_of(rt)->config->state_dir,
+		     id) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	off_t at = MAX(st.st_size - LOG_SHOWN_MAX, (off_t)0);
+	*ret_cut = at > 0;
+	int r = buf_reserve(out, LOG_SHOWN_MAX);
+	if (r < 0)
+		return r;
+	ssize_t n = pread(fd, buf_tail(out), LOG_SHOWN_MAX, at);
+	if (n < 0)
+		return -errno;
+	out->len += (size_t)n;
+	return 0;
+}
+
 /* ---- leftovers -------------------------------------------------------------------------------- */
 
 /* A sandbox's directory is the first thing that is made and the last that goes. */
@@ -970,6 +999,7 @@ static const struct runtime_ops ops = {
 	.adopt = oci_adopt,
 	.freeze = oci_freeze,
 	.destroy = oci_destroy,
+	.log = oci_log,
 	.leftovers = oci_leftovers,
 	.free = oci_free,
 };
