@@ -858,6 +858,29 @@ def run_time_ns(agent):
     return int(Path(f"/proc/{agent.pid}/schedstat").read_text().split()[0])
 
 
+def test_a_client_that_takes_nothing_misses_output_and_is_told(execd, raw, tmp_path):
+    """After PTY_STALL_MS the shell goes on without it; where it goes on reading is in the frame."""
+    done = tmp_path / "done"
+    os.mkfifo(done)
+    total = 16_000_000  # more than the socket and the log hold together
+    ws = raw(f"head -c {total} /dev/zero | tr '\\0' x; echo > {done}; read x; exit 5", receive_buffer=4096)
+    done.read_text()
+    at, gaps = 0, 0
+    while at < total:
+        opcode, payload = ws.message()
+        assert opcode == 2
+        if payload[0] == REPLAY:
+            offset = int.from_bytes(payload[1:9], "big")
+            assert offset > at
+            at, gaps, payload = offset, gaps + 1, payload[8:]
+        assert set(payload[1:]) == {ord("x")}
+        at += len(payload) - 1
+    assert at == total and gaps == 1
+    ws.send(frame(2, b"\0\n"))
+    opcode, payload = ws.message()
+    assert json.loads(payload) == {"type": "exit", "exit_code": 5}
+
+
 def test_fifty_clients_and_what_is_left_of_them(execd, terminal):
     execd.http.get("/ping")
     before = descriptors(execd)
