@@ -8,7 +8,6 @@ it does in a script. SIGINT means KeyboardInterrupt while the user's code runs a
 import ast
 import asyncio
 import builtins
-import fcntl
 import functools
 import inspect
 import linecache
@@ -24,7 +23,7 @@ import types
 import __future__
 from _execd import display, magics
 from _execd.streams import Stream
-from _execd.wire import END, HIGH_FD, INTERRUPTED, STARTED
+from _execd.wire import END, INTERRUPTED, STARTED, copy_high
 
 TEXT_MAX = 256 << 10  # characters of an error's value, and of its traceback
 NO_INPUT = "input() is not available: a cell has no standard input"
@@ -100,7 +99,7 @@ class Session:
         for fd in (1, 2):
             if fd in self.spare_fds:
                 os.close(self.spare_fds[fd])
-            self.spare_fds[fd] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+            self.spare_fds[fd] = copy_high(fd)
 
     def _make_loop(self):
         self.loop = asyncio.new_event_loop()

@@ -113,12 +113,15 @@ class Kernel:
     def fork(self, request, fds):
         """The parent answers FORKED; the child comes back as the new kernel and says HELLO."""
         refusal = self.session.fork_refusal() if self.session.started else None
+        parent = True
         try:
-            if refusal is None and not self._fork_orphan():
-                self.become(request, fds)
-                return
+            if refusal is None:
+                parent = self._fork_orphan()
         except OSError as error:
             refusal = "fork: %s" % error.strerror
+        if not parent:
+            self.become(request, fds)
+            return
         for fd in fds:
             os.close(fd)
         self.wire.send(FORKED, {"error": refusal} if refusal else {})

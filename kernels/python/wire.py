@@ -47,12 +47,8 @@ class Wire:
         """Talks on fd from now on; closes the old one."""
         if self.socket is not None:
             self.socket.close()
-        try:
-            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
-            os.close(fd)
-        except OSError:  # over the descriptor limit
-            high = fd
-            os.set_inheritable(fd, False)
+        high = copy_high(fd)
+        os.close(fd)
         self.socket = socket.socket(fileno=high)
         self._lock = threading.RLock()
 
@@ -140,6 +136,14 @@ class Wire:
                 self.sending = False
         if main and self.on_sent is not None:
             self.on_sent()
+
+
+def copy_high(fd):
+    """A copy out of the way, as far as the limit of descriptors allows."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    except OSError:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def encode(message):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import events
+from daemon import children, events
 
 
 class Context:
@@ -1016,3 +1016,157 @@ def test_a_client_that_does_not_read_stops_the_cell_and_nothing_else(execd):
         assert piece
         data = data[-4096:] + piece
     raw.close()
+
+
+# ---- what waits, what is bounded, what is evicted ------------------------------------------------
+
+
+def parked(agent, context, n):
+    """Once n processes wait beside the zygote and the contexts that are there."""
+    expected = 1 + len(agent.http.get("/code/contexts").json()) + n
+    while len(children(agent.pid)) != expected:
+        context.run("1")  # a round trip
+    return children(agent.pid)
+
+
+@pytest.mark.parametrize("spares", [0, 1, 3])
+def test_contexts_that_are_made_beforehand(start_execd, tmp_path, spares):
+    agent = start_execd(args=["--kernel-spares", str(spares)])
+    first = create(agent)
+    waiting = parked(agent, first, spares)
+    second = create(agent)
+    assert (int(second.value("import os; os.getpid()")) in waiting) == (spares > 0)
+    while True:  # it counts as soon as it is there, and can be sent elsewhere when it has said hello
+        waiting = parked(agent, first, spares)
+        third = create(agent, cwd=str(tmp_path))
+        assert third.value("import os; os.getcwd()") == repr(str(tmp_path))
+        if (third.info()["pid"] in waiting) == (spares > 0):
+            break
+        third.delete()
+    assert second.value("os.getcwd()") == repr(os.getcwd())
+    first.run("x = 1")
+    assert [c.value("'x' in globals()") for c in (second, third)] == ["False", "False"]
+    for context in (first, second, third):
+        context.delete()
+    assert create(agent).value("1") == "1"
+
+
+def test_what_was_made_beforehand_has_the_environment_of_now(start_execd, tmp_path):
+    env_file = tmp_path / "env"
+    env_file.write_text("COLOUR=red\n")
+    agent = start_execd(env={"EXECD_ENVS": str(env_file)})
+    first = create(agent)
+    parked(agent, first, 1)
+    env_file.write_text("COLOUR=blue\n")
+    code = "import os; os.environ['COLOUR']"
+    assert create(agent).value(code) == "'blue'" and first.value(code) == "'red'"
+
+
+def test_a_spare_that_dies_harms_nobody(start_execd):
+    agent = start_execd()
+    first = create(agent)
+    before = children(agent.pid)
+    spare = parked(agent, first, 1) - before
+    for pid in spare:
+        pidfd = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 30)[0]
+        os.close(pidfd)
+    assert create(agent).value("1") == "1"
+
+
+def test_a_context_in_a_folder_that_cannot_be_entered(start_execd, tmp_path):
+    agent = start_execd()
+    parked(agent, create(agent), 1)
+    (tmp_path / "file").write_text("")
+    answer = agent.http.post("/code/context", json={"language": "python", "cwd": str(tmp_path / "file" / "x")})
+    assert answer.status_code == 400, answer.text
+    assert len(agent.http.get("/code/contexts").json()) == 1
+
+
+def test_idle_kernels_are_evicted(start_execd, tmp_path):
+    agent = start_execd(args=["--kernel-idle-timeout", "50ms"])
+    explicit, default = create(agent), Context(agent)
+    for context, name in ((explicit, "explicit"), (default, "default")):
+        fifo, fd = hold(tmp_path, name)
+        # A cell that takes longer than that is not idle.
+        cell = context.run(f"sum(range(10_000_000)); x = 1; f = open({str(fifo)!r}, 'w')")
+        assert cell.error is None, cell.error
+        wait_for_end(fd)
+        os.close(fd)
+    info = explicit.info()
+    assert info["state"] == "evicted" and "50 ms" in info["reason"]
+    answer = agent.http.post("/code", json={"code": "1", "context": {"id": explicit.id}})
+    assert answer.status_code == 409 and "evicted" in answer.json()["message"] and "restart" in answer.json()["message"]
+    assert agent.http.post(f"/code/contexts/{explicit.id}/restart").status_code == 200
+    cell = default.run("'x' in globals()")
+    assert cell.results == [{"text": "False"}]
+    assert "evicted" in [event for event in cell.events if event["type"] == "status"][0]["text"]
+
+
+def test_limits_of_a_context(execd):
+    context = create(execd, limits={"memory_bytes": 400 << 20, "cpu_seconds": 600, "open_files": 64})
+    limits = context.info()["limits"]
+    assert limits["memory_bytes"]["value"] == 400 << 20 and limits["open_files"] == {"value": 64, "by": "rlimit"}
+    assert context.run("files = [open('/dev/null') for _ in range(100)]").error["ename"] == "OSError"
+    cell = context.run("b = bytearray(1 << 30)\nfor i in range(0, len(b), 4096): b[i] = 1")
+    if limits["memory_bytes"]["by"] == "cgroup":
+        assert cell.error["ename"] == "KernelDied" and "out of memory at its limit of 419430400 bytes" in cell.error["evalue"]
+        assert cell.reason == "oom" and "out of memory" in context.info()["reason"]
+    else:
+        assert cell.error["ename"] == "MemoryError" and context.value("1") == "1"
+    assert execd.http.post(f"/code/contexts/{context.id}/restart").status_code == 200
+    assert context.info()["limits"] == limits
+    answer = execd.http.post(f"/code/contexts/{context.id}/fork")
+    assert answer.status_code == 200 and answer.json()["limits"] == limits
+    copy = Context(execd, answer.json()["id"])
+    assert copy.run("files = [open('/dev/null') for _ in range(100)]").error["ename"] == "OSError"
+    assert "limits" not in create(execd).info()
+
+
+def test_a_limit_of_processes(execd):
+    answer = execd.http.post("/code/context", json={"language": "python", "limits": {"processes": 5}})
+    if answer.status_code != 200:  # no cgroup to write to, and root is not bound otherwise
+        assert answer.json()["code"] == "NOT_SUPPORTED" and "processes" in answer.json()["message"]
+        return
+    context = Context(execd, answer.json()["id"])
+    cell = context.run("import subprocess\np = [subprocess.Popen(['sleep', '1000']) for _ in range(10)]")
+    assert cell.error["ename"] == "BlockingIOError", cell.error
+
+
+def test_a_limit_of_cpu_time(execd):
+    context = create(execd, limits={"cpu_seconds": 1})
+    cell = context.run("while True: pass")
+    assert cell.error["ename"] == "KernelDied" and "signal 24" in cell.error["evalue"]
+
+
+@pytest.mark.parametrize(
+    "limits, words",
+    [({"memory": 1}, "limits.memory"), ({"memory_bytes": 5}, "memory_bytes"), ({"output_bytes": 5000}, "output_bytes"),
+     ({"cpu_seconds": "1"}, "cpu_seconds"), (5, "limits")],
+)  # fmt: skip
+def test_bad_limits(execd, limits, words):
+    answer = execd.http.post("/code/context", json={"language": "python", "limits": limits})
+    assert answer.status_code == 400 and words in answer.json()["message"], answer.text
+
+
+def test_a_kill_is_not_called_want_of_memory(context):
+    error = context.run("import os; os.kill(os.getpid(), 9)").error
+    assert "out of memory" not in error["evalue"]
+
+
+def test_fork_with_threads_below_python(context):
+    """Threads that libraries keep for themselves are theirs to bring through a fork."""
+    cell = context.run(
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None)\n"
+        "start = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)\n"
+        "thread = ctypes.c_ulong()\n"
+        "entry = ctypes.cast(libc.pause, ctypes.c_void_p)\n"
+        "assert libc.pthread_create(ctypes.byref(thread), None, entry, None) == 0\n"
+        "len(os.listdir('/proc/self/task'))"
+    )
+    assert cell.results == [{"text": "2"}], cell.error
+    answer = context.agent.http.post(f"/code/contexts/{context.id}/fork")
+    assert answer.status_code == 200, answer.text
+    assert Context(context.agent, answer.json()["id"]).value("len(os.listdir('/proc/self/task'))") == "1"
