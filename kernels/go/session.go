@@ -171,7 +171,13 @@ func (k *kernel) tookTrace(p []byte) bool {
 	return true
 }
 
-func (s *session) run(code string, stop <-chan struct{}) (string, *cellError) {
+func (s *session) run(code string, stop <-chan struct{}) (value string, failed *cellError) {
+	defer func() {
+		if r := recover(); r != nil { // the interpreter has bugs; the state is worth more than the cell
+			text := fmt.Sprint(r)
+			value, failed = "", &cellError{"InterpreterError", text, []string{text}}
+		}
+	}()
 	code = unmagic(code)
 	s.shown = nil
 	chunks := split(code)
@@ -379,9 +385,8 @@ func (s *session) undefined(c chunk, code string) (string, int, int) {
 	if err != nil {
 		return "", 0, 0
 	}
-	globals := s.interp.Globals()
 	for _, id := range f.Unresolved {
-		if _, known := globals[id.Name]; known || types.Universe.Lookup(id.Name) != nil {
+		if types.Universe.Lookup(id.Name) != nil || s.compiles("_ = "+id.Name) || s.compiles("var _ "+id.Name) {
 			continue
 		}
 		at := c.offset + offsetOf(id.Pos())
@@ -389,6 +394,13 @@ func (s *session) undefined(c chunk, code string) (string, int, int) {
 		return id.Name, line + 1, at - (strings.LastIndex(code[:at], "\n") + 1) + 1
 	}
 	return "", 0, 0
+}
+
+func (s *session) compiles(source string) bool {
+	return guard(func() error {
+		_, err := s.interp.Compile(source)
+		return err
+	}) == nil
 }
 
 func (s *session) runError(err error, code string) *cellError {
