@@ -1,0 +1,173 @@
+# make          build/execd (static, runs in an empty root) and build/sandboxd
+# make demo     the whole thing at work, driven by the official SDKs
+# make run      sandboxd in the foreground
+# make test     every test; make test SUITE="unit api" for some
+# make bench    measured figures beside their floors
+# make lint     formatting, layers, clang-tidy, cppcheck
+#
+# SAN=1 builds the same under AddressSanitizer and UBSan into build/san; V=1 shows the commands.
+
+B   := build$(if $(SAN),/san)
+O   := $B/obj
+LWS := build/deps/lws$(if $(SAN),-san)
+Q   := $(if $V,,@)
+
+all: $B/execd $B/sandboxd kernels
+
+# ---- compiler -----------------------------------------------------------
+
+CC       := gcc
+WARNINGS := -Wall -Wextra -Wshadow -Wformat=2 -Werror
+ifdef SAN
+# gcc sees less through the instrumentation and warns of what cannot be.
+HARDEN   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	    -Wno-format-truncation -Wno-maybe-uninitialized
+else
+HARDEN   := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
+endif
+CFLAGS   := -std=gnu17 -g $(WARNINGS) $(HARDEN) -fPIC -pthread -ffunction-sections -fdata-sections
+CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -MMD -MP
+LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=address -fsanitize=undefined)
+LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
+
+# ---- objects ------------------------------------------------------------
+
+SHARED   := $(wildcard lib/*.c proto/*.c seccomp/*.c)
+EXECD    := $(wildcard execd/*.c execd/*/*.c)
+SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
+TESTS    := $(wildcard tests/unit/test_*.c tests/api/*.c)
+KERNELS  := $(filter-out %.md kernels/go/%,$(wildcard kernels/*/*.*))
+objects   = $(patsubst %,$O/%.o,$(basename $1))
+
+$O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+# The agent carries its kernels: kernels/python/kernel.py is kernel_python_start .. kernel_python_end,
+# any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end; each a gzip file.
+$O/kernels/%.gz: kernels/%
+	@mkdir -p $(@D)
+	@gzip -9nc $< >$@
+
+$O/kernels.S: $(KERNELS:%=$O/%.gz) Makefile
+	@for file in $(KERNELS); do \
+		name=$$(echo $${file%.*} | sed -e 's,^kernels/,kernel_,' -e 's,/kernel$$,,' -e 's,[^a-z0-9],_,g'); \
+		echo ".global $${name}_start, $${name}_end"; \
+		echo "$${name}_start: .incbin \"$O/$$file.gz\""; \
+		echo "$${name}_end:"; \
+	done | sed '1i .section .rodata' >$@
+	@echo '.section .note.GNU-stack,"",@progbits' >>$@
+
+$O/kernels.o: $O/kernels.S
+	$(Q)$(CC) -I. -c $< -o $@
+
+$B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) -lz -o $@
+
+$B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD))
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -o $@
+
+# ---- kernels that lie beside the agent ------------------------------------
+
+# Go 1.21 or later builds the Go kernel; nothing else needs it, and without it there is no Go in execd.
+GO := $(shell command -v go >/dev/null && \
+	go version | awk '{ split(substr($$3, 3), v, "."); if (v[1] > 1 || v[2] >= 21) print "go" }')
+
+kernels: $(if $(GO),$B/kernels/go)
+ifndef GO
+	@echo "  SKIP  kernels/go: there is no Go compiler here (1.21 or later); execd will have no Go cells"
+endif
+
+$B/kernels/go: $(wildcard kernels/go/*.go) kernels/go/go.mod kernels/go/go.sum
+	@mkdir -p $(@D)
+	@echo "  GO    $@"
+	$(Q)cd kernels/go && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
+		$(GO) build -trimpath -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ .
+
+# ---- tests --------------------------------------------------------------
+
+# Everything but the mains, so that a unit test draws what it names.
+$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))) $O/kernels.o
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+# tests/unit/test_x.c becomes build/unit/test_x, a helper of the api tests build/api/NAME.
+PROGRAMS := $(TESTS:tests/%.c=$B/%)
+$(PROGRAMS): $B/%: $O/tests/%.o $B/house.a | build/deps/test.stamp
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lz -lsqlite3 -lcmocka -o $@
+
+test-programs: $(PROGRAMS)
+
+test: | build/deps/test.stamp
+	@tools/test $(SUITE)
+
+demo: all build/sdk.stamp
+	@build/venv/bin/python tools/demo
+
+run: all
+	@tools/run
+
+bench: all $B/bench/probe build/sdk.stamp
+	@build/venv/bin/python tests/bench/bench $(if $(PEER),--peer $(PEER)) $(ROW)
+
+$B/bench/%: tests/bench/%.c build/deps/build.stamp
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -O2 $(WARNINGS) $< -o $@
+
+# ---- lint: the build itself is -Werror; a file is looked at again when its object is made anew ----
+
+SOURCES := $(SHARED) $(EXECD) $(SANDBOXD) $(TESTS)
+HEADERS := $(wildcard */*.h */*/*.h)
+
+lint: layers check-format tidy cppcheck
+
+layers: | build/deps/build.stamp
+	@tools/layers.sh
+
+check-format: | build/deps/test.stamp
+	@clang-format --dry-run -Werror $(SOURCES) $(HEADERS)
+
+format: | build/deps/test.stamp
+	clang-format -i $(SOURCES) $(HEADERS)
+
+# Tests are spared: clang-tidy 14 dies of some, and an assertion means nothing to it.
+tidy: $(patsubst %.c,$O/%.tidy,$(SHARED) $(EXECD) $(SANDBOXD))
+
+$O/%.tidy: %.c $O/%.o .clang-tidy | build/deps/test.stamp
+	@echo "  TIDY  $<"
+	$(Q)clang-tidy --quiet $< -- $(filter-out -MMD -MP,$(CPPFLAGS)) -std=gnu17 2>$@.err || { cat $@.err; false; }
+	@touch $@
+
+cppcheck: | build/deps/test.stamp
+	@mkdir -p $B/cppcheck
+	@cppcheck --quiet --cppcheck-build-dir=$B/cppcheck -j2 --std=c11 --library=posix,gnu,tools/cppcheck.cfg -I. -D_GNU_SOURCE \
+		--enable=warning,performance,portability --inline-suppr --suppressions-list=tools/cppcheck.suppress \
+		--error-exitcode=1 $(SHARED) $(EXECD) $(SANDBOXD)
+
+# ---- what must be there first -------------------------------------------
+
+deps:
+	@tools/deps.sh build
+	@tools/deps.sh test
+
+build/deps/%.stamp: tools/deps.sh tools/libwebsockets.patch
+	@tools/deps.sh $*
+
+build/deps/test.stamp build/deps/san.stamp: build/deps/build.stamp
+
+# The official SDKs, from their registries, for the demo and the sdk tests.
+build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | build/deps/test.stamp
+	@tools/sdk.sh
+
+clean:
+	rm -rf $(filter-out build/deps,$(wildcard build/*))
+
+.PHONY: all kernels test test-programs demo run bench lint layers check-format format tidy cppcheck deps clean
+.SECONDARY:
+.DELETE_ON_ERROR:
+-include $(patsubst %.o,%.d,$(call objects,$(SOURCES)))

@@ -1,0 +1,58 @@
+/*
+ * api.h - the handlers, one file a resource; routes.c puts them into the one table.
+ */
+#pragma once
+
+#include "execd/execd.h"
+#include "proto/http.h"
+
+extern const struct http_route execd_routes[];
+
+/*
+ * stream.c: replies with the event stream of a run. Holds its own reference.
+ *
+ * stream_reply: everything from offset on (0, or the id of the last event the
+ * client has seen) to the terminal event. -ERANGE, ERR_RANGE: offset is beyond
+ * the end of the log.
+ * stream_reply_detached: what POST /command answers for a background command,
+ * init and execution_complete at once.
+ * stream_offset: the offset a client asks for, Last-Event-ID before ?offset=;
+ * 0 when it names none, -EINVAL when it is no number.
+ */
+struct run;
+int stream_reply(struct http_req *req, struct run *run, uint64_t offset, struct err *err);
+int stream_reply_detached(struct http_req *req, struct run *run, struct err *err);
+int stream_offset(struct http_req *req, uint64_t *ret, struct err *err);
+
+/* ping.c */
+http_handler_fn ping_get;
+/* command.c */
+http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
+http_handler_fn command_list_get, command_output_get;
+/* command_io.c */
+http_handler_fn command_stdin_post, command_stdin_delete, command_signal_post;
+/* batch.c */
+http_handler_fn batch_post;
+/* stream.c */
+http_handler_fn command_stream_get;
+/* session.c */
+http_handler_fn session_post, session_run_post, session_delete_one, sessions_get;
+/* metrics.c */
+http_handler_fn metrics_get, metrics_watch_get, metrics_prometheus_get;
+/* proxy.c */
+http_handler_fn proxy_any;
+/* files.c, upload.c, download.c */
+http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
+	files_upload_post, files_download_get;
+/* listing.c, copy.c, directories.c, archive.c */
+/* ports.c */
+http_handler_fn ports_get, ports_watch_get;
+/* watch.c */
+http_handler_fn files_watch_get;
+http_handler_fn files_copy_post, directories_archive_get, directories_archive_post;
+http_handler_fn files_search_get, directories_list_get, directories_post, directories_delete;
+/* pty.c */
+http_handler_fn ptys_get, pty_post, pty_get_one, pty_delete_one, pty_ws_get;
+/* code.c */
+http_handler_fn code_post, code_delete, code_context_post, code_contexts_get, code_contexts_delete,
+	code_context_get, code_context_delete, code_context_restart_post, code_context_fork_post;

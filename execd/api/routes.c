@@ -1,0 +1,70 @@
+/*
+ * routes.c - the one table of what execd answers, in the order of the OpenAPI document.
+ */
+#include "execd/api/api.h"
+
+const struct http_route execd_routes[] = {
+	{"GET", "/ping", ping_get, HTTP_BODY_NONE, false},
+
+	{"GET", "/code/contexts", code_contexts_get, HTTP_BODY_NONE, false},
+	{"DELETE", "/code/contexts", code_contexts_delete, HTTP_BODY_NONE, false},
+	{"GET", "/code/contexts/{id}", code_context_get, HTTP_BODY_NONE, false},
+	{"DELETE", "/code/contexts/{id}", code_context_delete, HTTP_BODY_NONE, false},
+	{"POST", "/code/contexts/{id}/restart", code_context_restart_post, HTTP_BODY_NONE, false},
+	{"POST", "/code/contexts/{id}/fork", code_context_fork_post, HTTP_BODY_NONE, false},
+	{"POST", "/code/context", code_context_post, HTTP_BODY_JSON, false},
+	{"POST", "/code", code_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/code", code_delete, HTTP_BODY_NONE, false},
+
+	{"GET", "/session", sessions_get, HTTP_BODY_NONE, false},
+	{"POST", "/session", session_post, HTTP_BODY_JSON, false},
+	{"POST", "/session/{id}/run", session_run_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/session/{id}", session_delete_one, HTTP_BODY_NONE, false},
+
+	{"GET", "/command", command_list_get, HTTP_BODY_NONE, false},
+	{"POST", "/command", command_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/command", command_delete, HTTP_BODY_NONE, false},
+	{"GET", "/command/status/{id}", command_status_get, HTTP_BODY_NONE, false},
+	{"GET", "/command/{id}/logs", command_logs_get, HTTP_BODY_NONE, false},
+	{"GET", "/command/{id}/stream", command_stream_get, HTTP_BODY_NONE, false},
+	{"GET", "/command/{id}/output", command_output_get, HTTP_BODY_NONE, false},
+	{"POST", "/command/{id}/stdin", command_stdin_post, HTTP_BODY_STREAM, false},
+	{"DELETE", "/command/{id}/stdin", command_stdin_delete, HTTP_BODY_NONE, false},
+	{"POST", "/command/{id}/signal", command_signal_post, HTTP_BODY_JSON, false},
+
+	{"POST", "/batch", batch_post, HTTP_BODY_JSON, false},
+
+	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},
+	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},
+	{"POST", "/files/permissions", files_permissions_post, HTTP_BODY_JSON, false},
+	{"POST", "/files/mv", files_mv_post, HTTP_BODY_JSON, false},
+	{"POST", "/files/copy", files_copy_post, HTTP_BODY_JSON, false},
+	{"GET", "/files/search", files_search_get, HTTP_BODY_NONE, false},
+	{"POST", "/files/replace", files_replace_post, HTTP_BODY_JSON, false},
+	{"POST", "/files/upload", files_upload_post, HTTP_BODY_STREAM, false},
+	{"GET", "/files/download", files_download_get, HTTP_BODY_NONE, false},
+
+	{"GET", "/directories/list", directories_list_get, HTTP_BODY_NONE, false},
+	{"POST", "/directories", directories_post, HTTP_BODY_JSON, false},
+	{"DELETE", "/directories", directories_delete, HTTP_BODY_NONE, false},
+	{"GET", "/directories/archive", directories_archive_get, HTTP_BODY_NONE, false},
+	{"POST", "/directories/archive", directories_archive_post, HTTP_BODY_STREAM, false},
+
+	{"GET", "/ports", ports_get, HTTP_BODY_NONE, false},
+	{"GET", "/ports/watch", ports_watch_get, HTTP_BODY_NONE, false},
+
+	{"GET", "/metrics", metrics_get, HTTP_BODY_NONE, false},
+	{"GET", "/metrics/watch", metrics_watch_get, HTTP_BODY_NONE, false},
+	{"GET", "/metrics/prometheus", metrics_prometheus_get, HTTP_BODY_NONE, false},
+
+	{"GET", "/pty", ptys_get, HTTP_BODY_NONE, false},
+	{"POST", "/pty", pty_post, HTTP_BODY_JSON, false},
+	{"GET", "/pty/{id}", pty_get_one, HTTP_BODY_NONE, false},
+	{"DELETE", "/pty/{id}", pty_delete_one, HTTP_BODY_NONE, false},
+	{"GET", "/pty/{id}/ws", pty_ws_get, HTTP_BODY_NONE, false},
+
+	{"*", "/proxy/{port}", proxy_any, HTTP_BODY_STREAM, false},
+	{"*", "/proxy/{port}/*", proxy_any, HTTP_BODY_STREAM, false},
+
+	{NULL, NULL, NULL, HTTP_BODY_NONE, false},
+};

@@ -1,0 +1,32 @@
+/*
+ * codec.h - compression as a stream: gzip (RFC 1952), or nothing.
+ *
+ * Zstandard is recognized and refused by name: its static library would put
+ * the agent over its size.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "lib/buf.h"
+#include "lib/err.h"
+
+enum codec { CODEC_NONE, CODEC_GZIP };
+
+struct codec_out;
+int codec_out_new(enum codec codec, struct codec_out **ret);
+void codec_out_free(struct codec_out *c);
+/* Appends what n bytes become; last: and the end. -ENOMEM. */
+int codec_out_push(struct codec_out *c, const void *data, size_t n, bool last, struct buf *out);
+
+/* What comes out: any number of pieces. */
+typedef int codec_sink_fn(void *arg, const void *data, size_t n, struct err *err);
+
+/* Recognizes the compression by the first bytes. */
+struct codec_in;
+int codec_in_new(codec_sink_fn *sink, void *arg, struct codec_in **ret);
+void codec_in_free(struct codec_in *c);
+/* -EINVAL for broken data, or -errno of the sink. */
+int codec_in_push(struct codec_in *c, const void *data, size_t n, struct err *err);
+/* -EINVAL when it breaks off. */
+int codec_in_finish(struct codec_in *c, struct err *err);

@@ -1,0 +1,654 @@
+/*
+ * command.c - commands: start, output, timeout, interrupt, end.
+ *
+ * Owns each live command and the pipes that ended ones have left open. Loop
+ * thread only.
+ *
+ *   RUNNING ── exit ──> DRAINING ── both pipes at their end, or grace ──> ENDED
+ *      │                                                                    │
+ *      └── killed, and not gone after COMMAND_KILL_GRACE_MS ────────────────┘
+ *
+ * Output: pumps read the pipes while the log has room. Once the process has
+ * exited, what was in the pipe at that moment is read whatever the room: it is
+ * bounded by the pipe. What others write after that is taken for
+ * COMMAND_DRAIN_GRACE_MS. Then the run ends, and a pipe that is still held open
+ * becomes a sink: it is emptied into nothing, so that a server that a command
+ * has left running does not die of SIGPIPE.
+ *
+ * Bounds: a cgroup of a command's own goes when it is empty, which may be long
+ * after the command (limits.h). Output over its bound is not kept, and ends the
+ * command like a timeout.
+ *
+ * Force: an interrupt is SIGTERM to the process group and, if anything of it is
+ * left after COMMAND_INTERRUPT_GRACE_MS, SIGKILL to the whole tree. A timeout
+ * is SIGKILL to the tree at once. ENDED commands stay as long as their stop
+ * timer is armed, to finish what outlived its leader.
+ */
+#include "execd/command.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "execd/execd.h"
+#include "execd/feed.h"
+#include "execd/launch.h"
+#include "execd/limits.h"
+#include "execd/metrics.h"
+#include "execd/pump.h"
+#include "execd/run.h"
+#include "execd/tree.h"
+#include "lib/fs.h"
+
+enum state { RUNNING, DRAINING, ENDED };
+
+struct command {
+	struct list link;
+	struct commands *commands;
+	struct child child;
+	struct run *run; /* NULL once ended */
+	char *id;
+	struct pump out, error;
+	struct feed in;
+	struct limits_hold *limits; /* NULL: none */
+	uint64_t output_budget;
+	uint64_t processes_killed;
+	struct loop_timer timeout, drain, stop;
+	enum state state;
+	bool forced; /* we have begun to end it, for this reason: */
+	enum run_reason cause;
+	bool killed; /* by SIGKILL to the tree */
+	pid_t pid;
+	int wstatus;
+	struct rusage usage;
+};
+
+struct sink {
+	struct list link;
+	struct pump pump;
+	struct commands *commands;
+};
+
+struct commands {
+	struct execd *execd;
+	struct list live; /* RUNNING and DRAINING */
+	struct list lingering;
+	struct list sinks;
+	size_t sinks_n;
+	/* Freed after the callbacks that may still stand in them. */
+	struct list dead_commands, dead_sinks;
+	struct loop_defer tidy;
+	struct limiter *limiter; /* NULL: no bounds so far */
+	uint64_t oom_kills;	 /* of the whole container, when last looked at */
+	bool stopping;
+	void (*stopped)(void *arg);
+	void *stopped_arg;
+};
+
+/* ---- tidying up --------------------------------------------------------- */
+
+static void command_free(struct command *c);
+
+static void check_stopped(struct commands *cs)
+{
+	if (cs->stopping && cs->stopped && list_empty(&cs->live) && list_empty(&cs->lingering)) {
+		cs->stopped(cs->stopped_arg);
+		cs->stopped = NULL;
+	}
+}
+
+static void free_dead(struct commands *cs)
+{
+	list_foreach_safe (node, &cs->dead_commands) {
+		struct command *c = list_entry(node, struct command, link);
+		list_del(&c->link);
+		free(c->id);
+		free(c);
+	}
+	list_foreach_safe (node, &cs->dead_sinks) {
+		struct sink *s = list_entry(node, struct sink, link);
+		list_del(&s->link);
+		free(s);
+	}
+}
+
+/* Outside the reaper's callback a leader that has ended is no longer a member of its group. */
+static void tidy(struct loop_defer *d)
+{
+	struct commands *cs = container_of(d, struct commands, tidy);
+	list_foreach_safe (node, &cs->lingering) {
+		struct command *c = list_entry(node, struct command, link);
+		if (!loop_timer_armed(&c->stop) || kill(-c->pid, 0) < 0)
+			command_free(c);
+	}
+	free_dead(cs);
+	check_stopped(cs);
+}
+
+static void want_tidy(struct commands *cs)
+{
+	loop_defer(cs->execd->loop, &cs->tidy, tidy);
+}
+
+static void command_free(struct command *c)
+{
+	loop_timer_del(&c->stop);
+	list_del(&c->link);
+	list_add_tail(&c->commands->dead_commands, &c->link);
+	want_tidy(c->commands);
+}
+
+/* ---- sinks ------------------------------------------------------------- */
+
+static void sink_close(struct sink *s)
+{
+	pump_close(&s->pump);
+	list_del(&s->link);
+	list_add_tail(&s->commands->dead_sinks, &s->link);
+	s->commands->sinks_n--;
+	want_tidy(s->commands);
+}
+
+static void sink_ended(struct pump *p)
+{
+	sink_close(container_of(p, struct sink, pump));
+}
+
+static const struct pump_ops sink_ops = {.ended = sink_ended};
+
+/* Consumes fd. Without memory the pipe is just closed. */
+static void sink_new(struct commands *cs, int fd)
+{
+	struct sink *s = calloc(1, sizeof(*s));
+	if (cs->sinks_n >= COMMAND_SINKS_MAX)
+		sink_close(list_entry(cs->sinks.next, struct sink, link));
+	if (s)
+		pump_init(&s->pump, &sink_ops, OUTPUT_STDOUT);
+	if (!s || pump_start(&s->pump, cs->execd->loop, fd, NULL) < 0) {
+		free(s);
+		fd_close(&fd);
+		return;
+	}
+	s->commands = cs;
+	list_add_tail(&cs->sinks, &s->link);
+	cs->sinks_n++;
+}
+
+/* ---- the end ----------------------------------------------------------- */
+
+/* Has the kernel killed for want of memory in our own cgroup since this was last asked? */
+static bool container_out_of_memory(struct commands *cs)
+{
+	uint64_t before = cs->oom_kills;
+	const struct metrics *m = cs->execd->metrics;
+	return m && metrics_oom_kills(m, &cs->oom_kills) >= 0 && cs->oom_kills > before;
+}
+
+/* An allocation that an rlimit refuses kills nobody: the command fails by itself, about as large as it may
+ * be. */
+static bool filled_its_rlimit(const struct command *c)
+{
+	const struct limits_hold *h = c->limits;
+	return h && h->by[LIMIT_MEMORY] == LIMIT_BY_RLIMIT &&
+	       (uint64_t)c->usage.ru_maxrss * 1024 >= h->limits.value[LIMIT_MEMORY] / 4 * 3;
+}
+
+static void check_memory(struct command *c, struct run_end *end)
+{
+	bool killed = end->signo == SIGKILL || end->exit_code == 128 + SIGKILL; /* a shell's word for it */
+	end->oom_kills = c->limits ? limits_hold_oom_kills(c->limits) : 0;
+	if (c->forced || end->exit_code == 0)
+		return;
+	if (end->oom_kills > 0 || filled_its_rlimit(c) || (killed && container_out_of_memory(c->commands)))
+		end->reason = RUN_OOM;
+}
+
+static void fill_end(struct command *c, struct run_end *end)
+{
+	*end = (struct run_end){.reason = c->cause,
+				.exit_code = -1,
+				.usage = c->usage,
+				.processes_killed = c->processes_killed};
+	if (c->state == RUNNING) {
+		end->signo = SIGKILL; /* it will die of it yet */
+	} else if (WIFSIGNALED(c->wstatus)) {
+		end->signo = WTERMSIG(c->wstatus);
+		if (!c->forced)
+			end->reason = RUN_SIGNALLED;
+	} else {
+		end->exit_code = WEXITSTATUS(c->wstatus);
+		/* An exit of its own in the moment of the timeout has won. */
+		if (!c->forced || c->cause == RUN_TIMEOUT)
+			end->reason = RUN_EXITED;
+	}
+	check_memory(c, end);
+}
+
+/* Whoever else still writes there is not to die of it, unless it is to die. */
+static void close_pump(struct command *c, struct pump *p)
+{
+	if (pump_open(p) && !c->killed)
+		sink_new(c->commands, pump_take_fd(p));
+	pump_close(p);
+}
+
+static void command_end(struct command *c)
+{
+	struct commands *cs = c->commands;
+	struct run *run = TAKE_PTR(c->run);
+	struct run_end end;
+
+	fill_end(c, &end);
+	loop_timer_del(&c->timeout);
+	loop_timer_del(&c->drain);
+	close_pump(c, &c->out);
+	close_pump(c, &c->error);
+	feed_close(&c->in);
+	child_forget(&c->child);
+	limits_hold_release(TAKE_PTR(c->limits));
+	c->state = ENDED;
+	output_set_on_room(run->output, NULL, NULL);
+	run_ended(run, &end);
+	run_unref(run);
+
+	/* What an interrupt has not ended yet, although the leader is gone, gets the rest of its time. */
+	if (!c->forced || c->killed)
+		loop_timer_del(&c->stop);
+	list_del(&c->link);
+	list_add_tail(&cs->lingering, &c->link);
+	want_tidy(cs);
+}
+
+static void drain_expired(struct loop_timer *timer)
+{
+	command_end(container_of(timer, struct command, drain));
+}
+
+/* After exit: is everything there? */
+static void check_drained(struct command *c)
+{
+	struct loop *loop = c->commands->execd->loop;
+	uint64_t due_ms = loop_now_ms(loop) + COMMAND_DRAIN_GRACE_MS;
+	if (c->state != DRAINING)
+		return;
+	if (!pump_open(&c->out) && !pump_open(&c->error))
+		command_end(c);
+	else if (!c->out.draining && !c->error.draining && !loop_timer_armed(&c->drain) &&
+		 loop_timer_set(loop, &c->drain, due_ms, drain_expired) < 0)
+		command_end(c);
+}
+
+/* ---- force ------------------------------------------------------------- */
+
+static void stop_expired(struct loop_timer *timer);
+
+static void arm_stop(struct command *c, uint64_t in_ms)
+{
+	struct loop *loop = c->commands->execd->loop;
+	(void)loop_timer_set(loop, &c->stop, loop_now_ms(loop) + in_ms, stop_expired);
+}
+
+static void command_force(struct command *c, enum run_reason cause)
+{
+	if (!c->forced)
+		c->cause = cause;
+	c->forced = true;
+}
+
+static void command_kill(struct command *c, enum run_reason cause)
+{
+	command_force(c, cause);
+	c->killed = true;
+	c->processes_killed += tree_kill(c->pid, c->state == RUNNING, c->id);
+	if (c->state != ENDED)
+		arm_stop(c, COMMAND_KILL_GRACE_MS);
+}
+
+static void stop_expired(struct loop_timer *timer)
+{
+	struct command *c = container_of(timer, struct command, stop);
+	if (c->state == ENDED) {
+		(void)tree_kill(c->pid, false, c->id);
+		command_free(c);
+	} else if (c->killed) {
+		command_end(c); /* not even SIGKILL ends it now: a client need not wait for that */
+	} else {
+		command_kill(c, c->cause);
+	}
+}
+
+static void timeout_expired(struct loop_timer *timer)
+{
+	command_kill(container_of(timer, struct command, timeout), RUN_TIMEOUT);
+}
+
+static int command_interrupt(struct run *run)
+{
+	struct command *c = run->owner;
+	if (!c)
+		return -ESRCH;
+	command_force(c, RUN_INTERRUPTED);
+	if (c->state == DRAINING) /* only what it has left behind is there to be ended */
+		command_kill(c, RUN_INTERRUPTED);
+	else if (!c->killed && child_kill_group(&c->child, SIGTERM) < 0)
+		command_kill(c, RUN_INTERRUPTED);
+	else if (!loop_timer_armed(&c->stop))
+		arm_stop(c, COMMAND_INTERRUPT_GRACE_MS);
+	return 0;
+}
+
+static int command_signal(struct run *run, int signo, bool group)
+{
+	struct command *c = run->owner;
+	if (!c || c->state != RUNNING)
+		return -ESRCH;
+	return group ? child_kill_group(&c->child, signo) : child_kill(&c->child, signo);
+}
+
+static const struct run_ops command_ops = {.interrupt = command_interrupt, .signal = command_signal};
+
+int command_feed(struct run *run, struct feed **ret, struct err *err)
+{
+	if (run->state == RUN_ENDED)
+		return err_set(err, ERR_GONE, "COMMAND_ENDED", EPIPE, "command '%s' has ended", run->id);
+	if (run->ops != &command_ops || !((struct command *)run->owner)->in.made)
+		return err_set(err, ERR_CONFLICT, "NO_STDIN", EBADF,
+			       "'%s' was started without a pipe to its standard input ('stdin': true)",
+			       run->id);
+	struct command *c = run->owner;
+	if (!feed_is_open(&c->in))
+		return err_set(err, ERR_GONE, "STDIN_CLOSED", EPIPE,
+			       "the standard input of command '%s' has been closed", run->id);
+	*ret = &c->in;
+	return 0;
+}
+
+/* ---- output ------------------------------------------------------------ */
+
+static struct command *command_of(struct pump *p)
+{
+	return p->stream == OUTPUT_STDOUT ? container_of(p, struct command, out)
+					  : container_of(p, struct command, error);
+}
+
+static void pump_at_end(struct pump *p)
+{
+	check_drained(command_of(p));
+}
+
+/* Bytes are lost, or too many: what follows would not be the command's output. */
+static void pump_failed(struct pump *p, int r)
+{
+	struct command *c = command_of(p);
+	(void)r;
+	if (!c->killed)
+		command_kill(c, RUN_OUTPUT_LIMIT);
+}
+
+static const struct pump_ops command_pump_ops = {
+	.drained = pump_at_end, .ended = pump_at_end, .failed = pump_failed};
+
+static void output_has_room(void *arg)
+{
+	struct command *c = arg;
+	pump_resume(&c->out);
+	pump_resume(&c->error);
+	check_drained(c);
+}
+
+static void command_exited(struct child *child, int wstatus, const struct rusage *usage)
+{
+	struct command *c = container_of(child, struct command, child);
+	c->wstatus = wstatus;
+	c->usage = *usage;
+	c->state = DRAINING;
+	loop_timer_del(&c->timeout);
+	(void)pump_drain(&c->out);
+	(void)pump_drain(&c->error);
+	check_drained(c);
+}
+
+/* ---- start ------------------------------------------------------------- */
+
+static char *command_content(const struct command_spec *spec)
+{
+	struct buf text = BUF_INIT(SIZE_MAX / 2);
+	if (!spec->argv)
+		return strdup(spec->command);
+	for (size_t i = 0; i < json_array_size(spec->argv); i++)
+		(void)buf_printf(&text, "%s%s", i ? " " : "",
+				 json_string_value(json_array_get(spec->argv, i)));
+	return (char *)buf_cstr(&text);
+}
+
+/* The child's end is the caller's to close. */
+static int open_pump(struct command *c, struct pump *p, int *ret_child_fd, struct err *err)
+{
+	_cleanup_close_ int fd = -EBADF;
+	int fds[2];
+	int r = fs_pipe(fds, 1, 0);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "open a pipe");
+	fd = fds[0];
+	*ret_child_fd = fds[1];
+	r = pump_start(p, c->commands->execd->loop, fd, c->run->output);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "watch a pipe");
+	(void)TAKE_FD(fd);
+	return 0;
+}
+
+static int open_feed(struct command *c, int *ret_child_fd, struct err *err)
+{
+	int fds[2];
+	int r = fs_pipe(fds, 0, 1);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "open a pipe");
+	*ret_child_fd = fds[0];
+	r = feed_open(&c->in, c->commands->execd->loop, fds[1]);
+	if (r < 0)
+		fd_close(&fds[1]);
+	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "watch a pipe") : 0;
+}
+
+static int command_spawn(struct command *c, struct launch *l, const struct command_spec *spec,
+			 struct err *err)
+{
+	_cleanup_close_ int in = -EBADF, out = -EBADF, error = -EBADF;
+	int r = open_pump(c, &c->out, &out, err);
+	if (r >= 0)
+		r = open_pump(c, &c->error, &error, err);
+	if (r >= 0 && spec->stdin_pipe)
+		r = open_feed(c, &in, err);
+	if (r < 0)
+		return r;
+	l->spawn.fds[0] = (struct spawn_fd){out, STDOUT_FILENO};
+	l->spawn.fds[1] = (struct spawn_fd){error, STDERR_FILENO};
+	l->spawn.fds[2] = (struct spawn_fd){in, STDIN_FILENO};
+	l->spawn.fds_n = in >= 0 ? 3 : 2;
+	r = child_spawn(c->commands->execd->reaper, &c->child, &l->spawn, command_exited, err);
+	c->pid = r < 0 ? 0 : c->child.pid;
+	return r;
+}
+
+static struct command *command_new(struct commands *cs)
+{
+	struct command *c = calloc(1, sizeof(*c));
+	if (!c)
+		return NULL;
+	c->commands = cs;
+	list_init(&c->link);
+	pump_init(&c->out, &command_pump_ops, OUTPUT_STDOUT);
+	pump_init(&c->error, &command_pump_ops, OUTPUT_STDERR);
+	feed_init(&c->in);
+	return c;
+}
+
+/* A run that never came to be: it ends unseen, as nobody has been told its id. */
+static int start_failed(struct command *c, int r)
+{
+	struct run_end end = {.reason = RUN_FAILED, .exit_code = -1};
+	pump_close(&c->out);
+	pump_close(&c->error);
+	feed_close(&c->in);
+	limits_hold_release(c->limits);
+	loop_timer_del(&c->timeout);
+	run_ended(c->run, &end);
+	run_unref(c->run);
+	free(c->id);
+	free(c);
+	return r;
+}
+
+static void collected(void *arg)
+{
+	limiter_tidy(arg);
+}
+
+int commands_limiter(struct commands *cs, struct limiter **ret, struct err *err)
+{
+	int r = cs->limiter ? 0 : limiter_new(&cs->limiter);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "limits");
+	reaper_on_collected(cs->execd->reaper, collected, cs->limiter);
+	*ret = cs->limiter;
+	return 0;
+}
+
+static int command_bound(struct command *c, struct launch *l, const struct command_spec *spec,
+			 struct err *err)
+{
+	struct commands *cs = c->commands;
+	uid_t uid = spec->has_uid ? spec->uid : geteuid();
+	if (!limits_any(&spec->limits))
+		return 0;
+	struct limiter *limiter;
+	int r = commands_limiter(cs, &limiter, err);
+	if (r >= 0)
+		r = limits_hold_new(limiter, &spec->limits, c->id, uid, &c->limits, err);
+	if (r < 0)
+		return r;
+	limits_hold_apply(c->limits, &l->spawn);
+	c->output_budget = spec->limits.value[LIMIT_OUTPUT];
+	if (c->output_budget)
+		c->out.budget = c->error.budget = &c->output_budget;
+	c->run->limits = limits_hold_json(c->limits);
+	return c->run->limits ? 0 : err_sys(err, "RUNTIME_ERROR", ENOMEM, "limits");
+}
+
+static int arm_timeout(struct command *c, uint64_t in_ms)
+{
+	struct loop *loop = c->commands->execd->loop;
+	return in_ms ? loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + in_ms, timeout_expired) : 0;
+}
+
+static int command_run(struct commands *cs, const char *content, struct launch *l,
+		       const struct command_spec *spec, struct run **ret_run, struct err *err)
+{
+	uint64_t timeout_ms = spec->limits.value[LIMIT_TIMEOUT];
+	struct command *c = command_new(cs);
+	struct run *run;
+	if (!c)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
+	int r = run_new(cs->execd->runs, content, &command_ops, c, &run, err);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	c->run = run;
+	run->background = spec->background;
+	c->id = strdup(run->id);
+	r = c->id ? launch_mark(l, c->id, err) : err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
+	if (r >= 0)
+		r = command_bound(c, l, spec, err);
+	/* Once now, so that it cannot fail when the command is there. */
+	if (r >= 0 && arm_timeout(c, timeout_ms) < 0)
+		r = err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
+	if (r >= 0)
+		r = command_spawn(c, l, spec, err);
+	if (r < 0)
+		return start_failed(c, r);
+
+	list_add_tail(&cs->live, &c->link);
+	output_set_on_room(run->output, output_has_room, c);
+	run->command = true;
+	run_started(run);
+	(void)arm_timeout(c, timeout_ms);
+	*ret_run = run_ref(run);
+	return 0;
+}
+
+int command_start(struct commands *cs, const struct command_spec *spec, struct run **ret_run, struct err *err)
+{
+	_cleanup_(launch_done) struct launch l = {0};
+	if (cs->stopping)
+		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", ESHUTDOWN,
+			       "the agent is shutting down");
+	int r = launch_prepare(&l, spec, cs->execd->env_file, err);
+	if (r < 0)
+		return r;
+	_cleanup_free_ char *content = command_content(spec);
+	if (!content)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
+	return command_run(cs, content, &l, spec, ret_run, err);
+}
+
+/* ---- all of them ------------------------------------------------------- */
+
+int commands_new(struct execd *execd, struct commands **ret)
+{
+	struct commands *cs = calloc(1, sizeof(*cs));
+	if (!cs)
+		return -ENOMEM;
+	cs->execd = execd;
+	list_init(&cs->live);
+	list_init(&cs->lingering);
+	list_init(&cs->sinks);
+	list_init(&cs->dead_commands);
+	list_init(&cs->dead_sinks);
+	(void)container_out_of_memory(cs);
+	*ret = cs;
+	return 0;
+}
+
+void commands_stop(struct commands *cs, uint64_t grace_ms, void (*done)(void *arg), void *arg)
+{
+	cs->stopping = true;
+	cs->stopped = done;
+	cs->stopped_arg = arg;
+	list_foreach_safe (node, &cs->live) {
+		struct command *c = list_entry(node, struct command, link);
+		command_force(c, RUN_CANCELLED);
+		if (c->state == RUNNING)
+			(void)child_kill_group(&c->child, SIGTERM);
+		arm_stop(c, grace_ms);
+	}
+	want_tidy(cs);
+}
+
+/* The loop has stopped: nothing stands in a callback any more. */
+void commands_free(struct commands *cs)
+{
+	if (!cs)
+		return;
+	cs->stopping = true;
+	cs->stopped = NULL;
+	list_foreach_safe (node, &cs->live) {
+		struct command *c = list_entry(node, struct command, link);
+		command_kill(c, RUN_CANCELLED);
+		command_end(c);
+	}
+	list_foreach_safe (node, &cs->lingering) {
+		struct command *c = list_entry(node, struct command, link);
+		if (loop_timer_armed(&c->stop))
+			(void)tree_kill(c->pid, false, c->id);
+		command_free(c);
+	}
+	list_foreach_safe (node, &cs->sinks)
+		sink_close(list_entry(node, struct sink, link));
+	free_dead(cs);
+	loop_defer_cancel(&cs->tidy);
+	reaper_on_collected(cs->execd->reaper, NULL, NULL);
+	limiter_free(cs->limiter);
+	free(cs);
+}

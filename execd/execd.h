@@ -1,0 +1,36 @@
+/*
+ * execd.h - the agent as a whole: what main() builds and every handler reaches.
+ */
+#pragma once
+
+#include "lib/child.h"
+#include "lib/loop.h"
+#include "lib/pool.h"
+
+struct http_server;
+struct runs;
+struct commands;
+struct sessions;
+struct ptys;
+struct contexts;
+struct metrics;
+
+struct execd {
+	struct loop *loop;
+	struct reaper *reaper;
+	struct pool *pool;
+	struct http_server *http;
+
+	char *token;	/* NULL: every request is let through */
+	char *env_file; /* EXECD_ENVS, or NULL */
+
+	unsigned kernel_spares;	 /* warm processes that wait for the next contexts of a language */
+	uint64_t kernel_idle_ms; /* after which a context without cells loses its kernel; 0: never */
+
+	struct runs *runs;
+	struct commands *commands;
+	struct sessions *sessions;
+	struct ptys *ptys;
+	struct contexts *contexts;
+	struct metrics *metrics;
+};

@@ -1,0 +1,47 @@
+/*
+ * launch.h - what a command is started with: program, arguments, environment, directory, ids.
+ *
+ * Everything that a request can get wrong is found here, before there is a run.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "execd/limits.h"
+#include "lib/spawn.h"
+
+#define LAUNCH_TEXT_MAX (128 * 1024 - 1) /* one argument: MAX_ARG_STRLEN of Linux */
+#define LAUNCH_ARGV_MAX 65536
+
+struct command_spec {
+	const char *command; /* for the shell; or */
+	json_t *argv;	     /* an array of strings for exec; exactly one of both */
+	const char *cwd;     /* as the client wrote it, or NULL */
+	json_t *envs;	     /* object of strings, or NULL */
+	bool background;
+	bool stdin_pipe;      /* for command_feed(); else /dev/null */
+	struct limits limits; /* wall time among them */
+	bool has_uid, has_gid;
+	uid_t uid;
+	gid_t gid;
+};
+
+struct accounts;
+
+/* Zeroed at first; spawn borrows from the rest and from the command_spec. */
+struct launch {
+	struct spawn spawn;
+	char **envp;
+	char *mark; /* TREE_MARK=id, in its place in envp */
+	char *cwd, *program;
+	const char **argv;
+	struct accounts *accounts;
+	gid_t *groups;
+};
+
+/* Fills all of spawn but its descriptors. launch_done() in any case. */
+int launch_prepare(struct launch *l, const struct command_spec *spec, const char *env_file, struct err *err);
+/* The id is known once there is a run; then the environment is marked with it (tree.h). */
+int launch_mark(struct launch *l, const char *id, struct err *err);
+void launch_done(struct launch *l);

@@ -1,0 +1,252 @@
+/*
+ * main.c - builds the agent, runs its loop, takes it apart.
+ *
+ * Nothing is done at start that can wait: from exec to the first answer is a
+ * few system calls. SIGTERM and SIGINT (or the end of the entrypoint) ask the
+ * commands to end, give them --graceful-shutdown-timeout for it, and stop the
+ * loop; then everything is freed in the opposite order.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "execd/api/api.h"
+#include "execd/api/auth.h"
+#include "execd/command.h"
+#include "execd/context.h"
+#include "execd/env.h"
+#include "execd/execd.h"
+#include "execd/init.h"
+#include "execd/metrics.h"
+#include "execd/options.h"
+#include "execd/pty.h"
+#include "execd/ready.h"
+#include "execd/run.h"
+#include "execd/session.h"
+#include "lib/fs.h"
+#include "lib/log.h"
+#include "lib/spawn.h"
+
+/* Ten thousand streams and the pipes of their commands; libwebsockets sizes its tables by it. */
+#define FDS_SOFT     16384
+#define POOL_THREADS 4
+#define POOL_QUEUE   1024
+#define EXIT_USAGE   2
+
+struct agent {
+	struct execd execd;
+	struct options options;
+	struct init *init;
+	struct ready *ready;
+	int log_fd;
+	int exit_code;
+	bool stopping;
+};
+
+/* ---- stopping ---------------------------------------------------------- */
+
+static void commands_stopped(void *arg)
+{
+	struct agent *a = arg;
+	loop_stop(a->execd.loop, a->exit_code);
+}
+
+static void agent_stop(void *arg, int code)
+{
+	struct agent *a = arg;
+	if (a->stopping) { /* asked twice: no more waiting */
+		loop_stop(a->execd.loop, a->exit_code);
+		return;
+	}
+	log_info("shutting down");
+	a->stopping = true;
+	a->exit_code = code;
+	ptys_stop(a->execd.ptys); /* while the loop still runs: their clients are told */
+	commands_stop(a->execd.commands, a->options.grace_ms, commands_stopped, a);
+}
+
+/* ---- starting ---------------------------------------------------------- */
+
+/* Descriptors 0, 1 and 2 must be somebody's, or a socket of ours would be taken for one of them. */
+static void fill_stdio(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			(void)open("/", O_PATH);
+}
+
+static int open_log(struct agent *a, struct err *err)
+{
+	const struct options *o = &a->options;
+	if (o->log_file) {
+		a->log_fd = open(o->log_file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+		if (a->log_fd < 0)
+			return err_sys(err, "OPTIONS", errno, "open the log file '%s'", o->log_file);
+	}
+	log_init(a->log_fd >= 0 ? a->log_fd : STDERR_FILENO, o->log_level);
+	for (size_t i = 0; i < o->ignored_n; i++)
+		log_debug("flag --%s has no meaning here and is ignored", o->ignored[i]);
+	return 0;
+}
+
+/* What does no harm when it is refused. */
+static void harden(const struct agent *a)
+{
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); /* a file over RLIMIT_FSIZE is an error, not the end */
+	/* Orphans of commands come back to the one reaper. */
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	(void)spawn_protect();
+	/* No descendant without CAP_SYS_PTRACE may read the token from our memory. */
+	if (a->options.token)
+		(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* An inherited socket must be what it is said to be before a client is let in through it. */
+static int take_socket(int fd, struct err *err)
+{
+	int listening = 0, type = 0;
+	socklen_t len = sizeof(listening);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
+		return err_sys(err, "OPTIONS", errno, "descriptor %d", fd);
+	len = sizeof(type);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM || !listening)
+		return err_set(err, ERR_INVALID, "OPTIONS", EINVAL,
+			       "descriptor %d is not a listening stream socket", fd);
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return err_sys(err, "OPTIONS", errno, "descriptor %d", fd);
+	int r = fs_set_nonblock(fd);
+	return r < 0 ? err_sys(err, "OPTIONS", -r, "descriptor %d", fd) : 0;
+}
+
+static int agent_listen(struct agent *a, struct err *err)
+{
+	const struct options *o = &a->options;
+	uint16_t port = 0;
+	int fd = o->listen_fd, r;
+	if (fd >= 0)
+		r = take_socket(fd, err);
+	else
+		r = http_bind(o->host, o->port, &fd, &port, err);
+	if (r >= 0)
+		r = http_server_listen(a->execd.http, fd, err);
+	if (r >= 0 && o->listen_fd >= 0)
+		log_info("execd %s serves descriptor %d", EXECD_VERSION, o->listen_fd);
+	else if (r >= 0)
+		log_info("execd %s listens on %s port %u", EXECD_VERSION, o->host, port);
+	return r;
+}
+
+/* Only where the sandbox is ours: the port belongs to it, not to a machine that execd is a guest on. */
+static void agent_ready(struct agent *a)
+{
+	int r = a->options.init ? ready_new(a->execd.loop, &a->ready) : 0;
+	if (r < 0)
+		log_info("the code interpreter's port is not opened: %s", strerror(-r));
+}
+
+static int agent_build(struct agent *a, struct err *err)
+{
+	struct execd *e = &a->execd;
+	const struct http_config http = {.routes = execd_routes, .app = e, .authorize = auth_check};
+	const struct init_config init = {
+		.init = a->options.init, .entrypoint = a->options.entrypoint, .stop = agent_stop, .arg = a};
+	e->token = a->options.token;
+	e->env_file = (char *)a->options.env_file;
+	e->kernel_spares = a->options.kernel_spares;
+	e->kernel_idle_ms = a->options.kernel_idle_ms;
+
+	int r = env_init(e->env_file);
+	if (r >= 0)
+		r = loop_new(&e->loop);
+	if (r >= 0)
+		r = reaper_new(e->loop, &e->reaper);
+	if (r >= 0)
+		r = init_new(e->loop, e->reaper, &init, &a->init);
+	if (r >= 0)
+		r = pool_new(e->loop, POOL_THREADS, POOL_QUEUE, &e->pool);
+	if (r >= 0)
+		r = metrics_new(&e->metrics);
+	if (r >= 0)
+		r = runs_new(e->loop, NULL, &e->runs);
+	if (r >= 0)
+		r = commands_new(e, &e->commands);
+	if (r >= 0)
+		r = sessions_new(e, &e->sessions);
+	if (r >= 0)
+		r = ptys_new(e, &e->ptys);
+	if (r >= 0)
+		r = contexts_new(e, &e->contexts);
+	if (r < 0)
+		return err_sys(err, "START", -r, "build the agent");
+	return http_server_new(e->loop, &http, &e->http, err);
+}
+
+/* What still shows runs goes first, then what feeds them, then what they stand on. */
+static void agent_free(struct agent *a)
+{
+	struct execd *e = &a->execd;
+	ready_free(a->ready);
+	contexts_free(e->contexts);
+	ptys_free(e->ptys);
+	sessions_free(e->sessions);
+	commands_free(e->commands);
+	http_server_free(e->http);
+	pool_free(e->pool);
+	runs_free(e->runs);
+	metrics_free(e->metrics);
+	init_free(a->init);
+	reaper_free(e->reaper);
+	loop_free(e->loop);
+	options_done(&a->options);
+	fd_close(&a->log_fd);
+}
+
+static int agent_run(struct agent *a)
+{
+	struct err err = {0};
+	int r = open_log(a, &err);
+	if (r >= 0 && (r = spawn_init(FDS_SOFT)) < 0)
+		r = err_sys(&err, "START", -r, "lower the limit of descriptors");
+	if (r >= 0) {
+		harden(a);
+		r = agent_build(a, &err);
+	}
+	if (r >= 0)
+		r = agent_listen(a, &err);
+	if (r >= 0)
+		agent_ready(a);
+	if (r < 0) {
+		(void)fprintf(stderr, "execd: %s\n", err.message);
+		return EXIT_FAILURE;
+	}
+	r = init_start(a->init, &err);
+	if (r < 0) {
+		(void)fprintf(stderr, "execd: entrypoint: %s\n", err.message);
+		return init_exit_code(&err);
+	}
+	r = loop_run(a->execd.loop);
+	if (r < 0)
+		log_error("the event loop has failed: %s", strerror(-r));
+	return r < 0 ? EXIT_FAILURE : r;
+}
+
+int main(int argc, char **argv)
+{
+	struct agent agent = {.log_fd = -EBADF};
+	struct err err = {0};
+	fill_stdio();
+	int r = options_parse(argc, argv, &agent.options, &err);
+	if (r == OPTIONS_DONE)
+		return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	if (r < 0) {
+		(void)fprintf(stderr, "execd: %s\n", err.message);
+		return EXIT_USAGE;
+	}
+	r = agent_run(&agent);
+	agent_free(&agent);
+	return r;
+}

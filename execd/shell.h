@@ -1,0 +1,69 @@
+/*
+ * shell.h - one living bash that runs scripts one after the other.
+ *
+ * Functions, aliases, variables, shell options, background jobs and the
+ * current directory stay from one script to the next. Nothing of the protocol
+ * passes through standard input or output; a script's standard input is
+ * /dev/null.
+ *
+ *   STARTING -> IDLE <-> BUSY -> (SETTLING -> IDLE) | DEAD
+ *
+ * The owner keeps the shell until events->died; one script at a time.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <sys/resource.h>
+
+#include "lib/err.h"
+
+struct execd;
+struct output;
+struct shell;
+
+#define SHELL_SCRIPT_MAX (16U << 20) /* bytes of one script */
+#define SHELL_CWD_MAX	 4096
+
+struct shell_events {
+	/* The script is over and its output drained. May start the next one. */
+	void (*done)(void *owner, int exit_code);
+	/*
+	 * The shell itself has ended (exit in a script, a signal), its output
+	 * is drained: a script that was running is over. Free it from here or later.
+	 */
+	void (*died)(void *owner, int wstatus, const struct rusage *usage);
+};
+
+struct shell_spec {
+	const char *cwd;  /* absolute, or NULL */
+	json_t *envs;	  /* object of strings, or NULL */
+	const char *mark; /* unique: what its processes are found by when it is killed */
+	const struct shell_events *events;
+	void *owner;
+};
+
+/* -errno with *err when there is no bash or it cannot be started. Usable at once. */
+int shell_start(struct execd *execd, const struct shell_spec *spec, struct shell **ret, struct err *err);
+/* Kills what is left of it, its background jobs included. No event follows. */
+void shell_free(struct shell *sh);
+
+/*
+ * Runs a script; its bytes go to out (borrowed until done or died), what
+ * background jobs write between scripts goes to the log set by shell_set_idle_output().
+ */
+int shell_run(struct shell *sh, const char *script, struct output *out, struct err *err);
+void shell_set_idle_output(struct shell *sh, struct output *out);
+/* The log that is written to has room again. */
+void shell_resume(struct shell *sh);
+
+/* SIGINT to the shell's group: the script is given up, the shell stays. -ESRCH when none runs. */
+int shell_interrupt(struct shell *sh);
+/* SIGKILL to everything it has started and to itself; died() follows. */
+void shell_kill(struct shell *sh);
+
+/* Detaches the running script's log: what it still writes is thrown away, done() still comes. */
+void shell_disown(struct shell *sh);
+
+/* Where it was after the last script, or NULL when it has not said so yet. */
+const char *shell_cwd(const struct shell *sh);

@@ -1,0 +1,162 @@
+/*
+ * clock.c - clocks and RFC 3339. Stateless, safe from any thread.
+ *
+ * The calendar is computed here: gmtime_r(3) of glibc reads the time zone file
+ * first, which an empty root file system does not have.
+ */
+#include "lib/clock.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define MS_PER_DAY 86400000ULL
+/* 9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can write. */
+#define RFC3339_LAST_MS 253402300799999ULL
+
+static uint64_t clock_usec(clockid_t id)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+uint64_t clock_mono_ms(void)
+{
+	return clock_usec(CLOCK_MONOTONIC) / 1000;
+}
+
+uint64_t clock_mono_usec(void)
+{
+	return clock_usec(CLOCK_MONOTONIC);
+}
+
+uint64_t clock_real_ms(void)
+{
+	return clock_usec(CLOCK_REALTIME) / 1000;
+}
+
+/* Days since 1970-01-01, Gregorian. The year begins in March, so that the leap day is its last. */
+static int64_t days_from_civil(int64_t y, unsigned m, unsigned d)
+{
+	int64_t era, yoe, doy;
+
+	y -= m <= 2;
+	era = (y >= 0 ? y : y - 399) / 400;
+	yoe = y - era * 400;
+	doy = (153 * (int64_t)(m > 2 ? m - 3 : m + 9) + 2) / 5 + d - 1;
+	return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+}
+
+static void civil_from_days(uint64_t days, unsigned *y, unsigned *m, unsigned *d)
+{
+	uint64_t z = days + 719468, era = z / 146097, doe = z % 146097;
+	uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+	uint64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+	uint64_t mp = (5 * doy + 2) / 153;
+
+	*d = (unsigned)(doy - (153 * mp + 2) / 5 + 1);
+	*m = (unsigned)(mp < 10 ? mp + 3 : mp - 9);
+	*y = (unsigned)(yoe + era * 400 + (*m <= 2));
+}
+
+char *clock_rfc3339(uint64_t real_ms, char out[CLOCK_RFC3339_MAX])
+{
+	uint64_t ms = MIN(real_ms, (uint64_t)RFC3339_LAST_MS);
+	unsigned y, m, d, t = (unsigned)(ms % MS_PER_DAY);
+
+	civil_from_days(ms / MS_PER_DAY, &y, &m, &d);
+	(void)snprintf(out, CLOCK_RFC3339_MAX, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", y % 10000, m % 100,
+		       d % 100, t / 3600000 % 24, t / 60000 % 60, t / 1000 % 60, t % 1000);
+	return out;
+}
+
+/* Reads exactly n digits and moves on. */
+static bool take_digits(const char **s, int n, unsigned *ret)
+{
+	unsigned v = 0;
+
+	for (; n > 0; n--, (*s)++) {
+		if (**s < '0' || **s > '9')
+			return false;
+		v = v * 10 + (unsigned)(**s - '0');
+	}
+	*ret = v;
+	return true;
+}
+
+static bool take_char(const char **s, char c)
+{
+	if (**s != c)
+		return false;
+	(*s)++;
+	return true;
+}
+
+static unsigned days_in_month(unsigned y, unsigned m)
+{
+	static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
+
+	return days[m - 1] + (m == 2 && leap);
+}
+
+/* full-date "T" partial-time, with the fraction cut to milliseconds. */
+static bool take_local(const char **s, int64_t *ret_ms, unsigned *ret_sec)
+{
+	unsigned y, mo, d, h, mi, sec, ms = 0, scale = 100;
+
+	if (!take_digits(s, 4, &y) || !take_char(s, '-') || !take_digits(s, 2, &mo) || !take_char(s, '-') ||
+	    !take_digits(s, 2, &d) || !(take_char(s, 'T') || take_char(s, 't')))
+		return false;
+	if (!take_digits(s, 2, &h) || !take_char(s, ':') || !take_digits(s, 2, &mi) || !take_char(s, ':') ||
+	    !take_digits(s, 2, &sec))
+		return false;
+	if (mo < 1 || mo > 12 || d < 1 || d > days_in_month(y, mo) || h > 23 || mi > 59 || sec > 60)
+		return false;
+	if (take_char(s, '.')) {
+		if (**s < '0' || **s > '9')
+			return false;
+		for (; **s >= '0' && **s <= '9'; (*s)++, scale /= 10)
+			ms += (unsigned)(**s - '0') * scale;
+	}
+	*ret_ms = ((days_from_civil(y, mo, d) * 24 + h) * 60 + mi) * 60000 + (int64_t)sec * 1000 + ms;
+	*ret_sec = sec;
+	return true;
+}
+
+static bool take_offset(const char **s, int64_t *ret_min)
+{
+	unsigned h, m;
+	bool minus;
+
+	*ret_min = 0;
+	if (take_char(s, 'Z') || take_char(s, 'z'))
+		return true;
+	minus = **s == '-';
+	if (!take_char(s, '+') && !take_char(s, '-'))
+		return false;
+	if (!take_digits(s, 2, &h) || !take_char(s, ':') || !take_digits(s, 2, &m) || h > 23 || m > 59)
+		return false;
+	*ret_min = (int64_t)(h * 60 + m) * (minus ? -1 : 1);
+	return true;
+}
+
+int clock_rfc3339_parse(const char *s, uint64_t *ret_real_ms)
+{
+	int64_t ms, offset_min;
+	unsigned sec;
+
+	if (!take_local(&s, &ms, &sec) || !take_offset(&s, &offset_min) || *s != '\0')
+		return -EINVAL;
+	ms -= offset_min * 60000;
+	if (ms < 0)
+		return -ERANGE;
+	/* A leap second is the last of a UTC day; Unix time counts it as the first of the next. */
+	if (sec == 60 && (uint64_t)ms % MS_PER_DAY >= 1000)
+		return -EINVAL;
+	*ret_real_ms = (uint64_t)ms;
+	return 0;
+}

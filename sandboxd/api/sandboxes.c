@@ -1,0 +1,430 @@
+/*
+ * sandboxes.c - /sandboxes: create, list, get, delete, renew. Rows of the store become JSON here.
+ */
+#include "sandboxd/api/answer.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/clock.h"
+#include "proto/json.h"
+
+#define BODY_MAX       (16u << 20) /* a page of 200 sandboxes with the longest entrypoints is less */
+#define PAGE_SIZE      20
+#define PAGE_SIZE_MAX  200
+#define PAGE_MAX       1000000
+#define INVALID	       "SANDBOX::INVALID_PARAMETER"
+#define EXPIRES_MAX_MS 253402300799000ull /* the last second of the year 9999 */
+
+/* ---- rows -------------------------------------------------------------------- */
+
+static void key_time(struct jw *w, const char *key, uint64_t ms)
+{
+	char text[CLOCK_RFC3339_MAX];
+	jw_kstr(w, key, clock_rfc3339(ms, text));
+}
+
+static void key_raw(struct jw *w, const char *key, const char *json)
+{
+	jw_key(w, key);
+	jw_raw(w, json, strlen(json));
+}
+
+/* full: with the image, as in get and list; without, as in the answer to create. */
+static void write_row(struct jw *w, const struct record *row, bool full)
+{
+	jw_obj_begin(w);
+	jw_kstr(w, "id", row->id);
+	jw_key(w, "status");
+	jw_obj_begin(w);
+	jw_kstr(w, "state", sandbox_state_name(row->state));
+	jw_kstr(w, "reason", row->reason);
+	jw_kstr(w, "message", row->message);
+	key_time(w, "lastTransitionAt", row->transition_ms);
+	jw_obj_end(w);
+	if (full) {
+		jw_key(w, "image");
+		jw_obj_begin(w);
+		jw_kstr(w, "uri", row->image);
+		jw_obj_end(w);
+	}
+	if (row->platform)
+		key_raw(w, "platform", row->platform);
+	key_raw(w, "metadata", row->metadata);
+	key_raw(w, "entrypoint", row->entrypoint);
+	if (row->expires_ms)
+		key_time(w, "expiresAt", row->expires_ms);
+	key_time(w, "createdAt", row->created_ms);
+	if (full && row->timing)
+		key_raw(w, "timing", row->timing);
+	jw_obj_end(w);
+}
+
+struct render {
+	struct jw w;
+	bool full;
+};
+
+static int render_row(const struct record *row, void *arg)
+{
+	struct render *r = arg;
+	write_row(&r->w, row, r->full);
+	return 0;
+}
+
+static int too_big(struct err *err)
+{
+	return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "the answer is too large");
+}
+
+static int reply_one(struct http_req *req, unsigned status, const char *id, bool full, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
+	struct render r = {.w = JW_INIT(&b), .full = full};
+
+	int e = store_get(sandboxes_store(l->sandboxes), id, render_row, &r, err);
+	if (e < 0)
+		return e;
+	if (b.failed)
+		return too_big(err);
+	http_reply_buf(req, status, "application/json", &b);
+	return 0;
+}
+
+/* Adds the states that the query names. */
+static int query_states(struct http_req *req, const char *name, unsigned *states, struct err *err)
+{
+	const char *names[SANDBOX_STATES * 2];
+	size_t n = http_query_all(req, name, names, ARRAY_SIZE(names));
+	enum sandbox_state state;
+
+	for (size_t i = 0; i < MIN(n, ARRAY_SIZE(names)); i++) {
+		if (sandbox_state_parse(names[i], &state) < 0)
+			return err_set(err, ERR_INVALID, INVALID, EINVAL, "%s: '%.32s' is no state", name,
+				       names[i]);
+		*states |= STATE_BIT(state);
+	}
+	return 0;
+}
+
+/* ---- one sandbox ---------------------------------------------------------------- */
+
+static int create_answer(struct http_req *req, struct answer *a, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	struct sandbox_spec spec;
+	struct create_keep keep;
+	char id[RANDOM_UUID_MAX];
+	struct render render = {.w = JW_INIT(&a->body)};
+
+	int r = create_parse(http_json(req), l->config, &spec, &keep, err);
+	if (r < 0)
+		return r;
+	r = sandboxes_create(l->sandboxes, &spec, id, err);
+	create_done(&keep);
+	if (r < 0)
+		return r;
+	a->status = 202;
+	(void)snprintf(a->location, sizeof(a->location), "/v1/sandboxes/%s", id);
+	return store_get(sandboxes_store(l->sandboxes), id, render_row, &render, err);
+}
+
+int sandboxes_post(struct http_req *req, struct err *err)
+{
+	return answer_once(req, create_answer, err);
+}
+
+/* ---- waiting: GET /sandboxes/{id}?wait=Running, ours beside the API ------------------ */
+
+struct waiter {
+	struct sandbox_watch watch;
+	struct http_req *req;
+	unsigned states;
+};
+
+static int see_state(const struct record *row, void *arg)
+{
+	*(unsigned *)arg = STATE_BIT(row->state);
+	return 0;
+}
+
+static void waiter_gone(struct http_req *req)
+{
+	struct waiter *w = http_data(req);
+	sandboxes_unwatch(&w->watch);
+	free(w);
+}
+
+static void waiter_look(struct sandbox_watch *watch)
+{
+	struct waiter *w = container_of(watch, struct waiter, watch);
+	const struct lifecycle *l = http_app(w->req);
+	struct err err;
+	unsigned state = 0;
+
+	int r = store_get(sandboxes_store(l->sandboxes), watch->id, see_state, &state, &err);
+	if (r == 0 && !(state & w->states))
+		return;
+	if (r == 0)
+		r = reply_one(w->req, 200, watch->id, true, &err);
+	if (r < 0)
+		http_reply_err(w->req, &err);
+	sandboxes_unwatch(watch);
+	free(w);
+}
+
+static int wait_for(struct http_req *req, const char *id, unsigned states, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return too_big(err);
+	w->req = req;
+	w->states = states;
+	sandboxes_watch(l->sandboxes, &w->watch, id, waiter_look);
+	http_set_data(req, w);
+	http_on_gone(req, waiter_gone);
+	return 0;
+}
+
+/* With ?wait=STATE the answer comes when the sandbox is in one of those states or has ended. */
+int sandbox_get(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	const char *id = http_param(req, "id");
+	unsigned wanted = STATES_ENDED, state = 0;
+
+	if (!http_query(req, "wait"))
+		return reply_one(req, 200, id, true, err);
+	int r = query_states(req, "wait", &wanted, err);
+	if (r == 0)
+		r = store_get(sandboxes_store(l->sandboxes), id, see_state, &state, err);
+	if (r < 0)
+		return r;
+	return state & wanted ? reply_one(req, 200, id, true, err) : wait_for(req, id, wanted, err);
+}
+
+int sandbox_delete(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	int r = sandboxes_delete(l->sandboxes, http_param(req, "id"), err);
+	if (r < 0)
+		return r;
+	http_reply_empty(req, 204);
+	return 0;
+}
+
+static int pause_answer(struct http_req *req, struct answer *a, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	a->status = 202;
+	return sandboxes_pause(l->sandboxes, http_param(req, "id"), err);
+}
+
+int sandbox_pause(struct http_req *req, struct err *err)
+{
+	return answer_once(req, pause_answer, err);
+}
+
+static int resume_answer(struct http_req *req, struct answer *a, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	a->status = 202;
+	return sandboxes_resume(l->sandboxes, http_param(req, "id"), err);
+}
+
+int sandbox_resume(struct http_req *req, struct err *err)
+{
+	return answer_once(req, resume_answer, err);
+}
+
+int sandbox_patch_metadata(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	json_t *patch = http_json(req), *value;
+	const char *key = NULL;
+
+	int r = json_need_obj(patch, JSON_REQUIRED, err);
+	json_object_foreach(patch, key, value)
+	{
+		if (!json_is_string(value) && !json_is_null(value))
+			return err_set(err, ERR_INVALID, INVALID, EINVAL,
+				       "metadata: the value of '%.64s' must be a string or null", key);
+		r = label_check(key, json_is_null(value) ? "" : json_string_value(value), err);
+		if (r < 0)
+			return r;
+	}
+	if (r >= 0)
+		r = sandboxes_patch_metadata(l->sandboxes, http_param(req, "id"), patch, err);
+	return r < 0 ? r : reply_one(req, 200, http_param(req, "id"), true, err);
+}
+
+static int renew_answer(struct http_req *req, struct answer *a, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	const uint64_t max_s = l->config->timeout_max_s;
+	const char *text = NULL;
+	uint64_t expires;
+	struct jw w = JW_INIT(&a->body);
+
+	int r = json_need_obj(http_json(req), JSON_REQUIRED, err);
+	if (r >= 0)
+		r = json_get_str(http_json(req), "expiresAt", JSON_REQUIRED, &text, err);
+	if (r < 0)
+		return r;
+	if (clock_rfc3339_parse(text, &expires) < 0 || expires > EXPIRES_MAX_MS)
+		return err_set(err, ERR_INVALID, INVALID, EINVAL,
+			       "expiresAt: '%.40s' is not a time such as 2030-01-31T12:00:00Z", text);
+	if (expires <= clock_real_ms())
+		return err_set(err, ERR_INVALID, "DOCKER::INVALID_EXPIRATION", EINVAL,
+			       "expiresAt: '%.40s' is not in the future", text);
+	if (max_s && expires > clock_real_ms() + max_s * 1000)
+		return err_set(err, ERR_INVALID, INVALID, EINVAL,
+			       "expiresAt: '%.40s' is further away than the configured maximum", text);
+	r = sandboxes_renew(l->sandboxes, http_param(req, "id"), expires, err);
+	if (r < 0)
+		return r;
+	jw_obj_begin(&w);
+	key_time(&w, "expiresAt", expires);
+	jw_obj_end(&w);
+	a->status = 200;
+	return 0;
+}
+
+int sandbox_renew(struct http_req *req, struct err *err)
+{
+	return answer_once(req, renew_answer, err);
+}
+
+/* ---- the list ---------------------------------------------------------------------- */
+
+static int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err)
+{
+	const char *text = http_query(req, name);
+	char *end;
+
+	if (!text)
+		return 0;
+	unsigned long n = strtoul(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end || n < 1 || n > max)
+		return err_set(err, ERR_INVALID, INVALID, EINVAL, "%s: '%.32s' is not a number from 1 to %u",
+			       name, text, max);
+	*ret = (uint32_t)n;
+	return 0;
+}
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Form encoding, in place; the query as a whole has been decoded once, pairs are encoded in it again. */
+static int decode(char *s)
+{
+	char *out = s;
+	for (; *s; s++) {
+		if (*s != '%') {
+			*out++ = *s == '+' ? ' ' : *s;
+			continue;
+		}
+		int hi = hex(s[1]), lo = hi < 0 ? -1 : hex(s[2]);
+		if (lo < 0 || (hi == 0 && lo == 0))
+			return -EINVAL;
+		*out++ = (char)(hi << 4 | lo);
+		s += 2;
+	}
+	*out = '\0';
+	return 0;
+}
+
+/* "project=Apollo&note=Demo%20Test"; text is cut up. */
+static int query_metadata(char *text, struct store_pair *pairs, size_t *ret_n, struct err *err)
+{
+	size_t n = 0;
+
+	for (char *pair = text; pair && *text;) {
+		char *next = strchr(pair, '&');
+		if (next)
+			*next++ = '\0';
+		char *eq = strchr(pair, '=');
+		if (n >= STORE_FILTER_PAIRS_MAX)
+			return err_set(err, ERR_INVALID, "INVALID_METADATA_FORMAT", EINVAL,
+				       "metadata: more than %d pairs", STORE_FILTER_PAIRS_MAX);
+		if (!eq)
+			return err_set(err, ERR_INVALID, "INVALID_METADATA_FORMAT", EINVAL,
+				       "metadata: '%.64s' is not key=value", pair);
+		*eq = '\0';
+		if (decode(pair) < 0 || decode(eq + 1) < 0)
+			return err_set(err, ERR_INVALID, "INVALID_METADATA_FORMAT", EINVAL,
+				       "metadata: '%.64s' is not percent-encoded", pair);
+		pairs[n++] = (struct store_pair){.key = pair, .value = eq + 1};
+		pair = next;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static void write_pagination(struct jw *w, uint32_t page, uint32_t size, uint64_t total)
+{
+	uint64_t pages = (total + size - 1) / size;
+
+	jw_key(w, "pagination");
+	jw_obj_begin(w);
+	jw_kint(w, "page", page);
+	jw_kint(w, "pageSize", size);
+	jw_kint(w, "totalItems", (int64_t)total);
+	jw_kint(w, "totalPages", (int64_t)pages);
+	jw_kbool(w, "hasNextPage", page < pages);
+	jw_obj_end(w);
+}
+
+int sandboxes_get(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	const char *given = http_query(req, "metadata");
+	_cleanup_free_ char *metadata = strdup(given ? given : "");
+	struct store_pair pairs[STORE_FILTER_PAIRS_MAX];
+	struct store_filter filter = {.metadata = pairs};
+	uint32_t page = 1, size = PAGE_SIZE;
+	uint64_t total = 0;
+	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
+	struct render r = {.w = JW_INIT(&b), .full = true};
+
+	if (!metadata)
+		return too_big(err);
+	int e = query_number(req, "page", PAGE_MAX, &page, err);
+	if (e == 0)
+		e = query_number(req, "pageSize", PAGE_SIZE_MAX, &size, err);
+	if (e == 0)
+		e = query_states(req, "state", &filter.states, err);
+	/* A tombstone is told to who asks for it; a failure is told to everybody. */
+	if (!filter.states)
+		filter.states = STATES_ALL & ~STATE_BIT(SANDBOX_TERMINATED);
+	if (e == 0)
+		e = query_metadata(metadata, pairs, &filter.metadata_n, err);
+	if (e < 0)
+		return e;
+	jw_obj_begin(&r.w);
+	jw_key(&r.w, "items");
+	jw_arr_begin(&r.w);
+	e = store_list(sandboxes_store(l->sandboxes), &filter, (uint64_t)(page - 1) * size, size, render_row,
+		       &r, &total, err);
+	if (e < 0)
+		return e;
+	jw_arr_end(&r.w);
+	write_pagination(&r.w, page, size, total);
+	jw_obj_end(&r.w);
+	if (b.failed)
+		return too_big(err);
+	http_reply_buf(req, 200, "application/json", &b);
+	return 0;
+}

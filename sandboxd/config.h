@@ -1,0 +1,48 @@
+/*
+ * config.h - what sandboxd was told: the settings with their defaults.
+ *
+ * Filled by flags.c (command line, environment); a reader of ~/.sandbox.toml
+ * fills the same struct. Strings are owned by the struct; lists end with NULL.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "lib/err.h"
+#include "lib/log.h"
+#include "sandboxd/image.h"
+
+struct config {
+	char *listen_host;
+	uint16_t listen_port; /* 0: any */
+	int listen_fd;	      /* handed in instead, or -EBADF; owned until taken */
+	bool insecure;	      /* listen beyond loopback without a key */
+
+	char *api_key;	 /* NULL: every request is let through */
+	char *state_dir; /* absolute */
+	char *execd;	 /* absolute path of the agent's binary */
+	char *runtime;	 /* OCI runtime: absolute path or bare name */
+
+	struct image_table images;
+
+	uint32_t timeout_max_s;	  /* longest `timeout` of a create, 0: no limit but TIMEOUT_MAX_S */
+	uint32_t provision_max_s; /* Pending for longer is a failure */
+	uint32_t stop_max_s;	  /* Stopping for longer is forced */
+	uint32_t tombstone_s;	  /* an ended sandbox is remembered this long */
+	uint32_t sandboxes_max;	  /* not yet ended, at once */
+	uint32_t pids_max;	  /* processes in one sandbox */
+
+	bool kill_on_exit; /* end every sandbox at SIGTERM */
+	enum log_level log_level;
+};
+
+/* A timeout beyond this cannot be meant. */
+#define TIMEOUT_MIN_S 60
+#define TIMEOUT_MAX_S (100u * 366 * 24 * 3600)
+
+/* Defaults; -ENOMEM. */
+int config_init(struct config *c);
+void config_done(struct config *c);
+
+/* Completes what was left out and refuses what cannot go together. */
+int config_check(struct config *c, struct err *err);

@@ -1,0 +1,158 @@
+/*
+ * bundle.c - writes what the OCI runtime is told; no state, no threads.
+ *
+ * Control groups are not named here: oci-enter has joined them before the
+ * runtime starts. The capabilities are the usual container set less the two
+ * that only matter with devices and the audit system.
+ */
+#include "sandboxd/oci/bundle.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "sandboxd/oci/rootfs.h"
+
+static const char *const capabilities[] = {
+	"CAP_CHOWN",   "CAP_DAC_OVERRIDE",     "CAP_FSETID", "CAP_FOWNER",
+	"CAP_NET_RAW", "CAP_SETGID",	       "CAP_SETUID", "CAP_SETFCAP",
+	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_KILL",   "CAP_SYS_CHROOT",
+};
+
+static const char *const masked[] = {
+	"/proc/acpi",	       "/proc/asound",	   "/proc/kcore",	"/proc/keys",
+	"/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+	"/proc/scsi",	       "/proc/interrupts", "/sys/firmware",	"/sys/devices/virtual/powercap",
+	"/sys/dev/block",
+};
+
+static const char *const readonly[] = {
+	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+};
+
+static const char *const namespaces[] = {"pid", "mount", "ipc", "uts", "network", "cgroup"};
+
+struct mount_row {
+	const char *destination, *type, *source, *options; /* options: separated by commas */
+};
+
+static const struct mount_row mounts[] = {
+	{"/proc", "proc", "proc", "nosuid,noexec,nodev"},
+	{"/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"},
+	{"/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"},
+	{"/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"},
+	{"/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"},
+	{"/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"},
+};
+
+static json_t *strings(const char *const *list, size_t n)
+{
+	json_t *a = json_array();
+	for (size_t i = 0; i < n; i++)
+		(void)json_array_append_new(a, json_string(list[i]));
+	return a;
+}
+
+static json_t *split(const char *text)
+{
+	json_t *a = json_array();
+	while (*text) {
+		size_t n = strcspn(text, ",");
+		(void)json_array_append_new(a, json_stringn(text, n));
+		text += n + (text[n] == ',');
+	}
+	return a;
+}
+
+static json_t *mount_json(const struct mount_row *row)
+{
+	return json_pack("{s:s, s:s, s:s, s:o}", "destination", row->destination, "type", row->type, "source",
+			 row->source, "options", split(row->options));
+}
+
+static json_t *mounts_json(void)
+{
+	json_t *a = json_array();
+
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++)
+		(void)json_array_append_new(a, mount_json(&mounts[i]));
+	return a;
+}
+
+/* The token comes through a pipe: argv and environment are seen by others. */
+static json_t *args_json(const struct bundle_spec *spec)
+{
+	json_t *args = json_pack("[s, s, s]", EXECD_INSIDE, "--init", "--listen-fd");
+
+	(void)json_array_append_new(args, json_sprintf("%d", BUNDLE_LISTEN_FD));
+	(void)json_array_append_new(args, json_string("--log-level"));
+	(void)json_array_append_new(args, json_string("warn"));
+	if (spec->token) {
+		(void)json_array_append_new(args, json_string("--access-token-file"));
+		(void)json_array_append_new(args, json_sprintf("/proc/self/fd/%d", BUNDLE_TOKEN_FD));
+	}
+	(void)json_array_append_new(args, json_string("--"));
+	(void)json_array_extend(args, (json_t *)spec->entrypoint);
+	return args;
+}
+
+static void set_env(json_t *array, const char *key, const char *value)
+{
+	(void)json_array_append_new(array, json_sprintf("%s=%s", key, value));
+}
+
+static json_t *env_json(const struct bundle_spec *spec)
+{
+	const struct {
+		const char *key, *value;
+	} defaults[] = {{"PATH", spec->path},
+			{"HOME", "/root"},
+			{"HOSTNAME", "sandbox"},
+			{"LANG", "C.UTF-8"},
+			{"container", "oci"}};
+	json_t *array = json_array(), *value;
+	const char *key = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++)
+		if (!json_object_get(spec->env, defaults[i].key))
+			set_env(array, defaults[i].key, defaults[i].value);
+	json_object_foreach((json_t *)spec->env, key, value) set_env(array, key, json_string_value(value));
+	return array;
+}
+
+static json_t *capabilities_json(void)
+{
+	json_t *set = strings(capabilities, ARRAY_SIZE(capabilities));
+	json_t *o = json_object();
+
+	(void)json_object_set(o, "bounding", set);
+	(void)json_object_set(o, "effective", set);
+	(void)json_object_set_new(o, "permitted", set);
+	return o;
+}
+
+static json_t *linux_json(void)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
+		(void)json_array_append_new(list, json_pack("{s:s}", "type", namespaces[i]));
+	return json_pack("{s:o, s:o, s:o}", "namespaces", list, "maskedPaths",
+			 strings(masked, ARRAY_SIZE(masked)), "readonlyPaths",
+			 strings(readonly, ARRAY_SIZE(readonly)));
+}
+
+int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err)
+{
+	json_t *process = json_pack("{s:b, s:{s:i, s:i}, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user",
+				    "uid", 0, "gid", 0, "args", args_json(spec), "env", env_json(spec), "cwd",
+				    "/", "capabilities", capabilities_json(), "noNewPrivileges", 1);
+	json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2",
+				   "process", process, "root", "path", "rootfs", "readonly", 0, "hostname",
+				   "sandbox", "mounts", mounts_json(), "linux", linux_json());
+	char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
+
+	json_decref(config);
+	if (!text)
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "write config.json");
+	*ret = text;
+	return 0;
+}

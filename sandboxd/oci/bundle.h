@@ -1,0 +1,22 @@
+/*
+ * bundle.h - the config.json of one sandbox (OCI runtime specification 1.0).
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "lib/err.h"
+
+#define BUNDLE_LISTEN_FD 3 /* the number under which the agent finds its socket */
+#define BUNDLE_TOKEN_FD	 4 /* and a pipe with its token, where it has one */
+
+struct bundle_spec {
+	const char *path;	  /* default PATH inside */
+	const json_t *entrypoint; /* array of strings */
+	const json_t *env;	  /* object of strings, or NULL; wins over the defaults */
+	bool token;		  /* the agent has one, in BUNDLE_TOKEN_FD */
+};
+
+/* The JSON text, to be freed. */
+int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err);

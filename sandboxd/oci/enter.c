@@ -1,0 +1,187 @@
+/*
+ * enter.c - a short life of its own: one thread, no loop, ends in exec.
+ */
+#include "sandboxd/oci/enter.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
+
+#include "lib/fs.h"
+#include "lib/util.h"
+
+#define EXIT_ENTER     70
+#define UNIFIED	       "/sys/fs/cgroup/unified"
+#define CGROUP2_MAGIC  0x63677270
+#define MOUNT_DATA_MAX 4096
+
+static int complain(const char *what, const char *object, int errnum)
+{
+	fprintf(stderr, "oci-enter: %s%s%s%s: %s\n", what, object ? " '" : "", object ? object : "",
+		object ? "'" : "", strerror(errnum));
+	return EXIT_ENTER;
+}
+
+static int own_mounts(void)
+{
+	if (unshare(CLONE_NEWNS) < 0)
+		return complain("make a mount namespace", NULL, errno);
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return complain("make mounts private", "/", errno);
+	return 0;
+}
+
+/*
+ * crun before 1.9 refuses to work where controllers of cgroup v1 and v2 are
+ * mixed. In our own namespace the v2 half can be put out of its sight.
+ */
+static void hide_unified(void)
+{
+	struct statfs fs;
+
+	if (statfs(UNIFIED, &fs) == 0 && fs.f_type == CGROUP2_MAGIC)
+		(void)umount2(UNIFIED, MNT_DETACH);
+}
+
+static int join(const char *file)
+{
+	_cleanup_close_ int fd = open(file, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || fs_write_all(fd, "0", 1) < 0)
+		return complain("join control group", file, errno);
+	return 0;
+}
+
+/*
+ * `volatile`: the layer is thrown away with its sandbox, so a sync inside need
+ * not reach the disk. Kernels before 5.10 do not know the option.
+ */
+static int mount_overlay(const char *target, const char *lower, unsigned n)
+{
+	char data[MOUNT_DATA_MAX];
+	int len = snprintf(data, sizeof(data), "lowerdir=%s,upperdir=upper.%u,workdir=work.%u,volatile",
+			   lower, n, n);
+	if (len < 0 || (size_t)len >= sizeof(data))
+		return -ENAMETOOLONG;
+	if (mount("overlay", target, "overlay", MS_NODEV, data) == 0)
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	data[len - (int)strlen(",volatile")] = '\0';
+	return mount("overlay", target, "overlay", MS_NODEV, data) < 0 ? -errno : 0;
+}
+
+/* Layers without an upper one: nothing can be written there. */
+static int mount_layers(const char *target, const char *lower)
+{
+	char data[MOUNT_DATA_MAX];
+	int len = snprintf(data, sizeof(data), "lowerdir=%s", lower);
+
+	if (len < 0 || (size_t)len >= sizeof(data))
+		return -ENAMETOOLONG;
+	return mount("overlay", target, "overlay", MS_RDONLY | MS_NODEV | MS_NOSUID, data) < 0 ? -errno : 0;
+}
+
+/* "TARGET=LOWER"; n: which upper layer, or -1 for none. */
+static int overlay_argument(const char *arg, int n)
+{
+	char target[256];
+	const char *eq = strchr(arg, '=');
+
+	if (!eq ||
+	    snprintf(target, sizeof(target), "rootfs/%.*s", (int)(eq - arg), arg) >= (int)sizeof(target))
+		return complain("understand overlay", arg, EINVAL);
+	int r = n < 0 ? mount_layers(target, eq + 1) : mount_overlay(target, eq + 1, (unsigned)n);
+	return r < 0 ? complain("mount overlay", arg, -r) : 0;
+}
+
+/* ---- the check ------------------------------------------------------------ */
+
+static int check_namespaces(void)
+{
+	static const struct {
+		int flag;
+		const char *name;
+	} kinds[] = {
+		{CLONE_NEWNS, "mount"}, {CLONE_NEWPID, "pid"},	   {CLONE_NEWIPC, "ipc"},
+		{CLONE_NEWUTS, "uts"},	{CLONE_NEWNET, "network"}, {CLONE_NEWCGROUP, "cgroup"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (unshare(kinds[i].flag) < 0) {
+			int e = errno;
+			fprintf(stderr, "no %s namespace can be made: %s. ", kinds[i].name, strerror(e));
+			if (e == EPERM)
+				fprintf(stderr, "sandboxd needs root with CAP_SYS_ADMIN; inside a container "
+						"start that one with --privileged\n");
+			else
+				fprintf(stderr, "This kernel is built or configured without them (see "
+						"/proc/sys/user/max_*_namespaces)\n");
+			return EXIT_ENTER;
+		}
+	return 0;
+}
+
+static int check_overlay(const char *bundle)
+{
+	int r = mount_overlay("rootfs", "lower", 0);
+	_cleanup_close_ int fd = r < 0 ? -EBADF : open("rootfs/probe", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		return 0;
+	if (r == -ENODEV)
+		fprintf(stderr, "this kernel has no overlay file system: `modprobe overlay` loads it where "
+				"it is a module\n");
+	else if (r == -EPERM)
+		fprintf(stderr, "overlayfs may not be mounted here: sandboxd needs root with CAP_SYS_ADMIN; "
+				"inside a container start that one with --privileged\n");
+	else
+		fprintf(stderr,
+			"overlayfs cannot keep its upper layer in '%s': %s. Put --state on ext4, xfs, btrfs "
+			"or "
+			"tmpfs; another overlay (the root of a container) and network file systems will not "
+			"do\n",
+			bundle, strerror(r < 0 ? -r : errno));
+	return EXIT_ENTER;
+}
+
+static int check(const char *bundle)
+{
+	int r = check_namespaces();
+	if (r == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		r = complain("make mounts private", "/", errno);
+	return r == 0 ? check_overlay(bundle) : r;
+}
+
+/* ---- arguments --------------------------------------------------------------- */
+
+int oci_enter(int argc, char **argv)
+{
+	int overlays = 0, i, r;
+
+	if (argc < 3)
+		return complain("understand the arguments", NULL, EINVAL);
+	if (chdir(argv[1]) < 0)
+		return complain("enter", argv[1], errno);
+	if (strcmp(argv[2], "--check") == 0)
+		return check(argv[1]);
+	r = own_mounts();
+	for (i = 2; r == 0 && i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2)
+		if (strcmp(argv[i], "--overlay") == 0)
+			r = overlay_argument(argv[i + 1], overlays++);
+		else if (strcmp(argv[i], "--layers") == 0)
+			r = overlay_argument(argv[i + 1], -1);
+		else if (strcmp(argv[i], "--join") == 0)
+			r = join(argv[i + 1]);
+		else
+			r = complain("understand", argv[i], EINVAL);
+	if (r != 0)
+		return r;
+	if (i + 1 >= argc)
+		return complain("find a program in the arguments", NULL, EINVAL);
+	hide_unified();
+	execvp(argv[i + 1], argv + i + 1);
+	return complain("start", argv[i + 1], errno);
+}

@@ -1,0 +1,24 @@
+/*
+ * enter.h - the step between sandboxd and the OCI runtime, in a process of its own.
+ *
+ *   sandboxd oci-enter BUNDLE [--overlay TARGET=LOWER | --layers TARGET=LOWER | --join FILE]...
+ *            -- PROGRAM ARG...
+ *
+ * Makes a mount namespace that nobody else sees, joins the control groups whose
+ * cgroup.procs are named, mounts the overlays into BUNDLE/rootfs and becomes
+ * PROGRAM. So every mount of a sandbox dies with its last process, and none can
+ * be left on the host. LOWER is as overlayfs takes it, relative to BUNDLE; the
+ * upper layer of the Nth overlay is BUNDLE/upper.N, its work directory work.N;
+ * --layers has none and is read-only.
+ *
+ *   sandboxd oci-enter BUNDLE --check
+ *
+ * Tries namespaces and an overlay of BUNDLE/lower with BUNDLE/upper.0; says on
+ * stderr what is missing and how to get it.
+ */
+#pragma once
+
+#define OCI_ENTER "oci-enter"
+
+/* argv[0] is OCI_ENTER. Returns an exit code when it has not become PROGRAM. */
+int oci_enter(int argc, char **argv);

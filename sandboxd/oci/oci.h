@@ -1,0 +1,16 @@
+/*
+ * oci.h - the embedded driver: any OCI runtime program, overlayfs, no daemon.
+ *
+ * On disk, below the state directory:
+ *   runtime/          the runtime program's own records (its --root)
+ *   roots/NAME/       what sandboxes share: the skeleton of the `host` image, the agent
+ *   sandboxes/ID/     one sandbox: config.json, root (link to a NAME), rootfs (a mount
+ *                     point), upper.N, work.N, pid, container.log
+ */
+#pragma once
+
+#include "sandboxd/config.h"
+#include "sandboxd/runtime.h"
+
+/* config and env outlive the driver. */
+int oci_new(const struct runtime_env *env, const struct config *config, struct runtime **ret);

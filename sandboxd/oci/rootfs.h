@@ -1,0 +1,36 @@
+/*
+ * rootfs.h - the root of the pseudo image `host`, made once and shared by all its sandboxes.
+ *
+ * A sandbox of `host` sees the host's /usr and /opt (and /bin, /lib and so on
+ * as they are there), and nothing else of it: the rest is a skeleton with a
+ * generated /etc. Each part is the lower layer of an overlay, so everything is
+ * writable inside and nothing reaches the host.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "lib/err.h"
+
+#define ROOTFS_OVERLAYS_MAX 12
+#define ROOTFS_LOWER_MAX    256
+#define EXECD_INSIDE	    "/.execd/execd" /* where a sandbox has the agent */
+
+struct rootfs_overlay {
+	char target[32];	      /* below the root, "" is the root itself */
+	char lower[ROOTFS_LOWER_MAX]; /* as overlayfs takes it, relative to a sandbox's directory */
+	bool readonly;		      /* has no upper layer */
+};
+
+struct rootfs {
+	struct rootfs_overlay overlays[ROOTFS_OVERLAYS_MAX]; /* mounted in this order */
+	size_t overlays_n;
+	char path[512]; /* PATH inside */
+};
+
+/*
+ * Builds STATE/roots/NAME/{root,opt,agent}; sandboxes live in STATE/sandboxes/ID.
+ * The caller puts the agent into agent/execd; inside it is EXECD_INSIDE and
+ * cannot be written. Blocks; called once at start.
+ */
+int rootfs_build_host(const char *state_dir, const char *name, struct rootfs *ret, struct err *err);

@@ -1,0 +1,109 @@
+/*
+ * runtime.h - what a driver that makes containers offers: one table of functions.
+ *
+ * Drivers: oci (embedded, any OCI runtime). A driver lives on the loop thread;
+ * nothing in the table blocks for long except probe(), which runs before
+ * anything is served. A container is a box, embedded in its sandbox:
+ *
+ *   create() -> started | failed          destroy() -> destroyed
+ *   adopt()  -> (runs already)            freeze()  -> frozen
+ *                                         and, any time between: exited
+ *
+ * Events come from the loop, never from within the call that causes them.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "lib/buf.h"
+#include "lib/child.h"
+#include "lib/err.h"
+#include "lib/loop.h"
+#include "lib/pool.h"
+
+#define RUNTIME_ID_MAX	   64
+#define RUNTIME_HANDLE_MAX 128
+#define EXECD_PORT_INSIDE  44772 /* execd's port as clients name it */
+
+struct runtime;
+struct runtime_box;
+
+struct runtime_exit {
+	bool known;	  /* wstatus is valid: after a restart nobody may know it */
+	int wstatus;	  /* as of waitpid(2) */
+	bool oom;	  /* a memory limit killed it */
+	char detail[256]; /* last line of the container's own log, or "" */
+};
+
+struct runtime_events {
+	/* It runs. handle: what adopt() needs after a restart. notes: what could not be enforced, or "". */
+	void (*started)(struct runtime_box *box, const char *handle, const char *notes);
+	/* create() did not succeed; destroy() is still to be called. */
+	void (*failed)(struct runtime_box *box, const struct err *err);
+	/* It ended by itself; destroy() is still to be called. Not after destroy(). */
+	void (*exited)(struct runtime_box *box, const struct runtime_exit *exit);
+	/* The end of freeze(). err: why it is not so; then it runs. Not after exited() or destroy(). */
+	void (*frozen)(struct runtime_box *box, bool on, const struct err *err);
+	/* The last event: nothing is left of it, and the box is the owner's to free. */
+	void (*destroyed)(struct runtime_box *box);
+};
+
+struct runtime_box {
+	const struct runtime_events *events;
+	char id[RUNTIME_ID_MAX];
+	uint16_t port; /* of execd on 127.0.0.1: from create() on, and after adopt() set by its caller */
+	uint64_t prepared_usec; /* of the monotonic clock, when its files and groups stood; 0: not yet */
+	void *priv;		/* the driver's */
+};
+
+struct runtime_limits {
+	uint64_t cpu_millis;   /* thousandths of a processor, 0: no limit */
+	uint64_t memory_bytes; /* 0: no limit */
+	uint32_t pids;	       /* 0: no limit */
+};
+
+/* Borrowed during create(). */
+struct runtime_spec {
+	const char *root;	  /* from the image table */
+	const json_t *entrypoint; /* array of strings, not empty */
+	const json_t *env;	  /* object of strings, or NULL */
+	const char *token;	  /* that execd asks every request for, or NULL */
+	struct runtime_limits limits;
+};
+
+struct runtime_ops {
+	const char *name;
+
+	/* Makes ready what all containers share and tries what they need. The message says how to get it. */
+	int (*probe)(struct runtime *rt, struct err *err);
+	/* 0: box->port is set and answers once execd is up; started or failed follows. -errno: nothing began.
+	 */
+	int (*create)(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
+		      struct err *err);
+	/* 0: it runs and is watched. -ESRCH: it is gone; destroy() removes what is left. */
+	int (*adopt)(struct runtime *rt, struct runtime_box *box, const char *handle);
+	/* Stops every process in it where it stands, or lets them go on; frozen follows. -errno: not begun.
+	 */
+	int (*freeze)(struct runtime *rt, struct runtime_box *box, bool on, struct err *err);
+	/* Legal in any state, also for a box that was never created (leftovers). Repeated with force, it
+	 * also breaks off what hangs. */
+	void (*destroy)(struct runtime *rt, struct runtime_box *box, bool force);
+	/* Appends the end of what the container has said; *ret_cut: there was more. -ENOENT: nothing is left.
+	 */
+	int (*log)(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut);
+	/* Names every sandbox of which the driver has anything. */
+	int (*leftovers)(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg);
+	/* Every box has been destroyed or is abandoned where it stands. */
+	void (*free)(struct runtime *rt);
+};
+
+struct runtime {
+	const struct runtime_ops *ops;
+};
+
+struct runtime_env {
+	struct loop *loop;
+	struct reaper *reaper;
+	struct pool *pool;
+};

@@ -1,0 +1,306 @@
+/*
+ * settings.c - the table of settings and the reader that it drives.
+ *
+ * A row says where a value goes and which values are allowed. Rows without a
+ * place are names of the known server that mean nothing here: a configuration
+ * written for it is read without noise.
+ */
+#include "sandboxd/settings.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/fs.h"
+#include "sandboxd/toml.h"
+
+#define FILE_MAX_BYTES (1U << 20)
+
+enum kind {
+	SET_STRING,
+	SET_U16,
+	SET_U32,
+	SET_BOOL,
+	SET_LOG_LEVEL,
+	SET_RUNTIME, /* the one word it may be */
+	SET_PATH,    /* "~/" is the home directory */
+	SET_NOTHING, /* known, and without a meaning here */
+};
+
+struct setting {
+	const char *section, *key;
+	enum kind kind;
+	size_t offset; /* in struct config */
+	uint32_t min, max;
+	const char *example; /* the default as it is written */
+	const char *help;
+};
+
+#define AT(field) offsetof(struct config, field)
+
+static const struct setting settings[] = {
+	{"server", "host", SET_STRING, AT(listen_host), 0, 0, "\"127.0.0.1\"", "address to listen on"},
+	{"server", "port", SET_U16, AT(listen_port), 0, 65535, "8080", "port to listen on; 0: any"},
+	{"server", "api_key", SET_STRING, AT(api_key), 0, 0, NULL,
+	 "what requests must carry in OPEN-SANDBOX-API-KEY; keep this file private"},
+	{"server", "max_sandbox_timeout_seconds", SET_U32, AT(timeout_max_s), 60, TIMEOUT_MAX_S, NULL,
+	 "longest timeout that a create may ask for"},
+	{"log", "level", SET_LOG_LEVEL, AT(log_level), 0, 0, "\"INFO\"", "ERROR, WARN, INFO or DEBUG"},
+	{"runtime", "type", SET_RUNTIME, 0, 0, 0, "\"oci\"",
+	 "what makes the containers: oci, the embedded runtime"},
+	{"docker", "pids_limit", SET_U32, AT(pids_max), 1, 4194304, "4096", "processes in one sandbox"},
+	{"sandboxd", "state", SET_PATH, AT(state_dir), 0, 0, "\"/var/lib/sandboxd\"",
+	 "directory of the store, images and sandboxes"},
+	{"sandboxd", "execd", SET_PATH, AT(execd), 0, 0, NULL, "the agent; default: execd beside sandboxd"},
+	{"sandboxd", "oci_runtime", SET_STRING, AT(runtime), 0, 0, "\"crun\"", "OCI runtime: path or name"},
+	{"sandboxd", "max_sandboxes", SET_U32, AT(sandboxes_max), 1, 1000000, "4096", "live at once"},
+	{"sandboxd", "provision_timeout_seconds", SET_U32, AT(provision_max_s), 1, 86400, "60",
+	 "how long a start may take"},
+	{"sandboxd", "stop_timeout_seconds", SET_U32, AT(stop_max_s), 1, 86400, "30",
+	 "how long an end may take before it is forced"},
+	{"sandboxd", "tombstone_seconds", SET_U32, AT(tombstone_s), 0, 31622400, "3600",
+	 "how long an ended sandbox is remembered"},
+	{"sandboxd", "kill_on_exit", SET_BOOL, AT(kill_on_exit), 0, 0, "false",
+	 "end every sandbox when sandboxd ends"},
+	{"sandboxd", "insecure", SET_BOOL, AT(insecure), 0, 0, "false",
+	 "allow listening beyond loopback without a key"},
+
+	{"server", "timeout_keep_alive", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"server", "limit_concurrency", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"server", "timeout_graceful_shutdown", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"server", "backlog", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"server", "thread_pool_size", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"server", "loop", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"server", "http", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"runtime", "execd_image", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"runtime", "execd_run_as_init", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"proxy", "resolve_internal", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"storage", "volume_default_size", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"store", "type", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"store", "path", SET_NOTHING, 0, 0, 0, NULL, NULL},
+};
+
+/* ---- reading ------------------------------------------------------------------ */
+
+static int wrong(const struct setting *s, const struct toml *v, struct err *err, const char *wanted)
+{
+	return err_set(err, ERR_INVALID, "CONFIG", EINVAL, "line %u: %s.%s: expected %s, got %s", v->line,
+		       s->section, s->key, wanted, toml_type_name(v->type));
+}
+
+static char *home_path(const char *path)
+{
+	const char *home = getenv("HOME");
+	char *full = NULL;
+	if (strncmp(path, "~/", 2) != 0)
+		return strdup(path);
+	return asprintf(&full, "%s%s", home && *home ? home : "/root", path + 1) < 0 ? NULL : full;
+}
+
+static int set_text(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
+{
+	char **slot = (char **)((char *)c + s->offset);
+	if (v->type != TOML_STRING)
+		return wrong(s, v, err, "a string");
+	if (v->string_n == 0 || strlen(v->string) != v->string_n)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL, "line %u: %s.%s: %s", v->line, s->section,
+			       s->key, v->string_n ? "holds a NUL character" : "is empty");
+	char *copy = s->kind == SET_PATH ? home_path(v->string) : strdup(v->string);
+	if (!copy)
+		return err_sys(err, "CONFIG", ENOMEM, "read the configuration");
+	free(*slot);
+	*slot = copy;
+	return 0;
+}
+
+static int set_number(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
+{
+	if (v->type != TOML_INTEGER)
+		return wrong(s, v, err, "an integer");
+	if (v->integer < s->min || v->integer > s->max)
+		return err_set(err, ERR_INVALID, "CONFIG", ERANGE,
+			       "line %u: %s.%s: %lld is not from %u to %u", v->line, s->section, s->key,
+			       (long long)v->integer, s->min, s->max);
+	if (s->kind == SET_U16)
+		*(uint16_t *)((char *)c + s->offset) = (uint16_t)v->integer;
+	else
+		*(uint32_t *)((char *)c + s->offset) = (uint32_t)v->integer;
+	return 0;
+}
+
+static int set_log_level(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
+{
+	char lower[16] = "";
+	if (v->type != TOML_STRING)
+		return wrong(s, v, err, "a string");
+	for (size_t i = 0; i < MIN(v->string_n, sizeof(lower) - 1); i++)
+		lower[i] = (char)(v->string[i] | 0x20);
+	if (strcmp(lower, "warning") == 0)
+		lower[4] = '\0';
+	if (log_level_parse(strcmp(lower, "critical") == 0 ? "error" : lower, &c->log_level) < 0)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "line %u: %s.%s: '%s' is none of ERROR, WARN, INFO, DEBUG", v->line,
+			       s->section, s->key, v->string);
+	return 0;
+}
+
+static int set_runtime(const struct setting *s, const struct toml *v, struct err *err)
+{
+	if (v->type != TOML_STRING)
+		return wrong(s, v, err, "a string");
+	if (strcmp(v->string, "oci") == 0)
+		return 0;
+	return err_set(err, ERR_NOT_SUPPORTED, "CONFIG", EINVAL,
+		       "line %u: %s.%s: '%s' is not built into this sandboxd; what there is: oci", v->line,
+		       s->section, s->key, v->string);
+}
+
+static int set_one(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
+{
+	switch (s->kind) {
+	case SET_STRING:
+	case SET_PATH:
+		return set_text(s, v, c, err);
+	case SET_U16:
+	case SET_U32:
+		return set_number(s, v, c, err);
+	case SET_BOOL:
+		if (v->type != TOML_BOOL)
+			return wrong(s, v, err, "a boolean");
+		*(bool *)((char *)c + s->offset) = v->boolean;
+		return 0;
+	case SET_LOG_LEVEL:
+		return set_log_level(s, v, c, err);
+	case SET_RUNTIME:
+		return set_runtime(s, v, err);
+	case SET_NOTHING:
+		log_info("%s.%s (line %u) has no meaning here and is passed over", s->section, s->key,
+			 v->line);
+		break;
+	}
+	return 0;
+}
+
+static const struct setting *find(const char *section, const char *key)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		if (strcmp(settings[i].section, section) == 0 && strcmp(settings[i].key, key) == 0)
+			return &settings[i];
+	return NULL;
+}
+
+static bool section_known(const char *section)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		if (strcmp(settings[i].section, section) == 0)
+			return true;
+	return false;
+}
+
+/* [images]: the name that clients use (a glob) = the root it runs on */
+static int load_images(const struct toml *table, struct config *c, struct err *err)
+{
+	for (const struct toml *v = table->first; v; v = v->next) {
+		struct err why;
+		if (v->type != TOML_STRING)
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+				       "line %u: images.%s: expected a string, got %s", v->line, v->key,
+				       toml_type_name(v->type));
+		if (image_table_add(&c->images, v->key, v->string, &why) < 0)
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL, "line %u: images.%s: %.300s",
+				       v->line, v->key, why.message);
+	}
+	return 0;
+}
+
+static int load_section(const struct toml *table, struct config *c, struct err *err)
+{
+	if (strcmp(table->key, "images") == 0 && table->type == TOML_TABLE)
+		return load_images(table, c, err);
+	if (table->type != TOML_TABLE || !section_known(table->key)) {
+		log_warn("%s (line %u) is not a section of the configuration", table->key, table->line);
+		return 0;
+	}
+	for (const struct toml *v = table->first; v; v = v->next) {
+		const struct setting *s = find(table->key, v->key);
+		int r = s ? set_one(s, v, c, err) : 0;
+		if (r < 0)
+			return r;
+		if (!s)
+			log_warn("%s.%s (line %u) is not a setting", table->key, v->key, v->line);
+	}
+	return 0;
+}
+
+char *settings_default_path(void)
+{
+	const char *given = getenv("SANDBOX_CONFIG_PATH");
+	char *path = home_path(given && *given ? given : "~/.sandbox.toml");
+	/* A file that was named must be there; the one at home may be. */
+	if (path && !(given && *given) && access(path, F_OK) < 0) {
+		free(path);
+		return NULL;
+	}
+	return path;
+}
+
+int settings_load(const char *path, struct config *c, struct err *err)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT(FILE_MAX_BYTES);
+	struct toml *root;
+	struct err why;
+	int r = fs_read_file(AT_FDCWD, path, &text);
+	if (r < 0)
+		return err_sys(err, "CONFIG", -r, "read the configuration '%s'", path);
+	r = toml_parse((const char *)text.data, text.len, &root, &why);
+	if (r >= 0) {
+		for (const struct toml *t = root->first; t && r >= 0; t = t->next)
+			r = load_section(t, c, &why);
+		toml_free(root);
+	}
+	if (text.data)
+		explicit_bzero(text.data, text.len); /* it may have held the key */
+	return r < 0 ? err_set(err, ERR_INVALID, "CONFIG", EINVAL, "%.200s: %.280s", path, why.message) : 0;
+}
+
+/* ---- writing ------------------------------------------------------------------- */
+
+static void put_setting(struct buf *out, const struct setting *s)
+{
+	(void)buf_printf(out, "# %s\n", s->help);
+	if (s->example)
+		(void)buf_printf(out, "%s = %s\n", s->key, s->example);
+	else
+		(void)buf_printf(out, "# %s = %s\n", s->key, s->kind == SET_U32 ? "86400" : "\"...\"");
+}
+
+static void put_all(struct buf *out)
+{
+	const char *section = "";
+	(void)buf_puts(out, "# Configuration of sandboxd. What is left out keeps the value shown here.\n");
+	for (size_t i = 0; i < ARRAY_SIZE(settings) && settings[i].kind != SET_NOTHING; i++) {
+		if (strcmp(section, settings[i].section) != 0)
+			(void)buf_printf(out, "\n[%s]\n", settings[i].section);
+		section = settings[i].section;
+		put_setting(out, &settings[i]);
+	}
+	(void)buf_puts(out, "\n# The names that clients use for images (globs), and the root each runs on.\n"
+			    "[images]\n# \"my-team/*\" = \"host\"\n");
+}
+
+int settings_write(const char *path, bool force, struct err *err)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT(FILE_MAX_BYTES);
+	_cleanup_free_ char *full = home_path(path);
+	put_all(&text);
+	if (!full || text.failed)
+		return err_sys(err, "CONFIG", ENOMEM, "write the configuration");
+	int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (force ? O_TRUNC : O_EXCL);
+	_cleanup_close_ int fd = open(full, flags, 0600);
+	if (fd < 0)
+		return errno == EEXIST ? err_set(err, ERR_CONFLICT, "CONFIG", EEXIST,
+						 "'%s' is there already; --force overwrites it", full)
+				       : err_sys(err, "CONFIG", errno, "write the configuration '%s'", full);
+	int r = fs_write_all(fd, text.data, text.len);
+	return r < 0 ? err_sys(err, "CONFIG", -r, "write the configuration '%s'", full) : 0;
+}
