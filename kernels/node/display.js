@@ -50,7 +50,7 @@ function bundle(value) {
 		}
 	}
 	if (!('text/plain' in data))
-		data['text/plain'] = shorten(util.inspect(value));
+		data['text/plain'] = shorten(util.inspect(value, { maxStringLength: TEXT_MAX }), 2 * TEXT_MAX);
 	return data;
 }
 

@@ -69,7 +69,9 @@ function syntax(error, name) {
 }
 
 function thrown(error) {
-	const lines = mapped(util.inspect(error, { depth: 4 })).split('\n').filter((line) => !KERNEL.test(line));
+	const text = util.inspect(error, { depth: 4 });
+	const plain = /^\[([^\n]*)\]$/.exec(text); // an error without frames
+	const lines = mapped(plain ? plain[1] : text).split('\n').filter((line) => !KERNEL.test(line));
 	const first = /(<cell \d+>):(\d+)(?::(\d+))?/.exec(lines.filter((line) => /^\s+at /.test(line)).join('\n'));
 	const head = first && !/^<cell \d+>:\d+$/.test(lines[0]) ? excerpt(first[1], Number(first[2]), Number(first[3])) : [];
 	return { ename: String(error.name || error.constructor.name), evalue: String(error.message), lines: [...head, ...lines] };

@@ -98,6 +98,16 @@ function define(name, descriptor) {
 	Object.defineProperty(globalThis, name, { configurable: true, enumerable: false, ...descriptor });
 }
 
+// What a cell has deleted of the language comes back: the kernel needs it as well.
+const { defineProperty, getOwnPropertyDescriptor } = Object;
+const originals = Object.getOwnPropertyNames(globalThis).map((name) => ({ name, own: getOwnPropertyDescriptor(globalThis, name) }));
+
+function restore() {
+	for (let i = 0; i < originals.length; i++)
+		if (getOwnPropertyDescriptor(globalThis, originals[i].name) === undefined)
+			defineProperty(globalThis, originals[i].name, originals[i].own);
+}
+
 const helper = {
 	// A name may be assigned from now on, whatever it was.
 	open(...list) {
@@ -216,6 +226,7 @@ async function evaluate(cell) {
 	for (const script of scripts)
 		script.runInThisContext()(mine);
 	const box = await main.runInThisContext()(mine);
+	restore();
 	const value = box && util.types.isPromise(box.value) ? await box.value : box && box.value;
 	mine.resumed();
 	if (value !== undefined && current === cell) {
@@ -236,6 +247,7 @@ function execute({ cell: number, code }) {
 }
 
 function finish(cell, failure) {
+	restore();
 	if (current !== cell)
 		return;
 	const end = errors.describe(failure && { ...failure, name: cell.name });
@@ -255,7 +267,7 @@ function leave() {
 function interrupted() {
 	const error = new Error('the cell was interrupted');
 	error.name = 'KeyboardInterrupt';
-	error.stack = 'KeyboardInterrupt: the cell was interrupted\n';
+	error.stack = 'KeyboardInterrupt: the cell was interrupted';
 	if (current)
 		current.interrupted = error;
 	return error;
@@ -276,6 +288,7 @@ function onTerminated() {
 }
 
 function uncaught(error) {
+	restore();
 	if (current && error === current.interrupted || error && error.name === 'KeyboardInterrupt')
 		return;
 	if (process.listenerCount('uncaughtException') > 0) {

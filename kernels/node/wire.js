@@ -14,6 +14,7 @@ const net = require('net');
 const { parentPort, workerData } = require('worker_threads');
 
 const HEADER = 5, FRAME_MAX = 64 << 20;
+const NUDGE_MS = 100, NUDGE_MAX_MS = 10000;
 const TURN_MS = 30; // what an event loop that is not in a loop of the user's needs at most
 const { IDLE, RUNNING, PENDING, TERMINATING, TERMINATED, STATE, SYNCED } = workerData.names;
 const shared = new Int32Array(workerData.shared);
@@ -52,10 +53,21 @@ function interrupt() {
 	timer = setTimeout(terminate, TURN_MS);
 }
 
+// Code that waits for a program which SIGINT found not yet begun: the program is told again.
+function nudge(wait_ms) {
+	timer = setTimeout(() => {
+		process.kill(0, 'SIGINT');
+		if (wait_ms < NUDGE_MAX_MS)
+			nudge(wait_ms * 4);
+	}, wait_ms);
+}
+
 function terminate() {
 	if (session === null || Atomics.compareExchange(shared, STATE, PENDING, TERMINATING) !== PENDING)
 		return;
+	nudge(NUDGE_MS);
 	session.post('Runtime.terminateExecution', () => {
+		clearTimeout(timer);
 		Atomics.store(shared, STATE, TERMINATED);
 		Atomics.notify(shared, STATE);
 		parentPort.postMessage({ terminated: true });
