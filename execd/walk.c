@@ -287,3 +287,8 @@ int walk_next(struct walk *w, struct walk_entry *ret)
 	w->enter = ret->is_dir && depth(w) < w->depth_max;
 	return 1;
 }
+
+void walk_skip(struct walk *w)
+{
+	w->enter = false;
+}

@@ -39,3 +39,5 @@ void walk_free(struct walk *w);
  * WALK_PATH_MAX.
  */
 int walk_next(struct walk *w, struct walk_entry *ret);
+/* The directory told last is not entered. */
+void walk_skip(struct walk *w);

@@ -44,12 +44,12 @@ http_handler_fn proxy_any;
 /* files.c, upload.c, download.c */
 http_handler_fn files_info_get, files_delete, files_permissions_post, files_mv_post, files_replace_post,
 	files_upload_post, files_download_get;
-/* listing.c, copy.c, directories.c, archive.c */
+/* grep.c, watch.c, copy.c, archive.c */
+http_handler_fn files_grep_post, files_watch_get, files_copy_post, directories_archive_get,
+	directories_archive_post;
 /* ports.c */
 http_handler_fn ports_get, ports_watch_get;
-/* watch.c */
-http_handler_fn files_watch_get;
-http_handler_fn files_copy_post, directories_archive_get, directories_archive_post;
+/* listing.c, directories.c */
 http_handler_fn files_search_get, directories_list_get, directories_post, directories_delete;
 /* pty.c */
 http_handler_fn ptys_get, pty_post, pty_get_one, pty_delete_one, pty_ws_get;

@@ -38,6 +38,8 @@ const struct http_route execd_routes[] = {
 	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},
 	{"POST", "/files/permissions", files_permissions_post, HTTP_BODY_JSON, false},
 	{"POST", "/files/mv", files_mv_post, HTTP_BODY_JSON, false},
+	{"POST", "/files/grep", files_grep_post, HTTP_BODY_JSON, false},
+	{"GET", "/files/watch", files_watch_get, HTTP_BODY_NONE, false},
 	{"POST", "/files/copy", files_copy_post, HTTP_BODY_JSON, false},
 	{"GET", "/files/search", files_search_get, HTTP_BODY_NONE, false},
 	{"POST", "/files/replace", files_replace_post, HTTP_BODY_JSON, false},

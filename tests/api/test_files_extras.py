@@ -506,3 +506,118 @@ def test_watch_many_of_one_directory_cost_one_instance(execd, tmp_path):
 ])
 def test_watch_refused(execd, query, status, word):
     refused(execd.http.get("/files/watch", params=query), status, word)
+
+
+# ---- searches --------------------------------------------------------------------------------
+
+
+def grep(execd, path, pattern, **fields):
+    """(matches, the last line)"""
+    response = execd.http.post("/files/grep", json={"path": str(path), "pattern": pattern, **fields})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    *matches, end = [json.loads(line) for line in response.text.splitlines()]
+    assert end["type"] == "end" and end["matches"] == len(matches)
+    assert all(match.pop("type") == "match" for match in matches)
+    return matches, end
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    (folder / "lib" / "deep").mkdir(parents=True)
+    (folder / "node_modules" / "x").mkdir(parents=True)
+    (folder / "a.py").write_text("import os\n\ndef foo(x):\n    return x.foo\n# Foo\n")
+    (folder / "lib" / "b.c").write_text("int foo;\r\nint bar(foo);")
+    (folder / "lib" / "deep" / "c.txt").write_text("héllo foo\n")
+    (folder / "node_modules" / "x" / "index.js").write_text("foo()\n")
+    (folder / "binary").write_bytes(b"foo\0foo\n")
+    (folder / "link.py").symlink_to("a.py")
+    (folder / "empty").touch()
+    return folder
+
+
+def places(matches, folder):
+    return sorted((os.path.relpath(m["path"], folder), m["line"], m["column"], m["length"]) for m in matches)
+
+
+def test_grep_literal(execd, source):
+    matches, end = grep(execd, source, "foo", literal=True)
+    assert places(matches, source) == [
+        ("a.py", 3, 5, 3), ("a.py", 4, 14, 3), ("lib/b.c", 1, 5, 3), ("lib/b.c", 2, 9, 3),
+        ("lib/deep/c.txt", 1, 8, 3), ("node_modules/x/index.js", 1, 1, 3)]
+    assert (end["files"], end["files_matched"], end["skipped_binary"], end["truncated"]) == (5, 4, 1, False)
+    assert {m["text"] for m in matches if m["path"].endswith("a.py")} == {"def foo(x):", "    return x.foo"}
+
+
+def test_grep_regex_and_case(execd, source):
+    matches, _ = grep(execd, source, r"^# fo{2}$|x\.f", ignore_case=True)
+    assert places(matches, source) == [("a.py", 4, 12, 3), ("a.py", 5, 1, 5)]
+    matches, _ = grep(execd, source, "FOO(", literal=True, ignore_case=True)
+    assert places(matches, source) == [("a.py", 3, 5, 4), ("node_modules/x/index.js", 1, 1, 4)]
+    matches, _ = grep(execd, source, "h.llo")
+    assert places(matches, source) == [("lib/deep/c.txt", 1, 1, 6)]
+
+
+def test_grep_globs(execd, source):
+    matches, end = grep(execd, source, "foo", include=["*.py", "lib/**"], exclude=["deep"])
+    assert {os.path.relpath(m["path"], source) for m in matches} == {"a.py", "lib/b.c"}
+    assert end["files"] == 2
+    matches, _ = grep(execd, source, "foo", exclude=["node_modules", "*.c", "*.py"])
+    assert {os.path.relpath(m["path"], source) for m in matches} == {"lib/deep/c.txt"}
+
+
+def test_grep_one_file_context_and_binary(execd, source):
+    [first, second], end = grep(execd, source / "a.py", "foo", context=1)
+    assert (first["before"], first["after"]) == ([""], ["    return x.foo"])
+    assert (second["before"], second["after"]) == (["def foo(x):"], ["# Foo"])
+    [match], _ = grep(execd, source / "binary", "foo", binary=True)
+    assert match["path"] == str(source / "binary")
+
+
+def test_grep_limits(execd, source):
+    (source / "many").write_text("foo\n" * 5000)
+    matches, end = grep(execd, source, "foo", max_results=100)
+    assert len(matches) == 100 and end["truncated"]
+    matches, end = grep(execd, source, "foo", max_file_bytes=1000)
+    assert len(matches) == 6 and end["skipped_large"] == 1
+    (source / "long").write_text("x" * 5000 + "foo" + "y" * 5000)
+    [match], _ = grep(execd, source / "long", "foo")
+    assert match["column"] == 5001 and "foo" in match["text"] and len(match["text"]) == 1024
+    assert match["text"].index("foo") == 5000 - match["text_start"]
+
+
+def test_grep_much(execd, tmp_path):
+    tmp_path = tmp_path / "much"
+    tmp_path.mkdir()
+    for i in range(300):
+        (tmp_path / f"d{i % 20}").mkdir(exist_ok=True)
+        (tmp_path / f"d{i % 20}" / f"f{i}").write_text("".join(f"line {n} needle\nhay\n" for n in range(100)))
+    matches, end = grep(execd, tmp_path, "needle$", max_results=1000000)
+    assert (len(matches), end["files"]) == (30_000, 300)
+    for name in {m["path"] for m in matches}:
+        assert [m["line"] for m in matches if m["path"] == name] == list(range(1, 200, 2))
+
+
+def test_grep_clients_that_vanish(execd, tmp_path):
+    (tmp_path / "big").write_text("needle in hay\n" * 1_000_000)
+    body = json.dumps({"path": str(tmp_path), "pattern": "n.*y", "max_results": 1000000}).encode()
+    for _ in range(8):
+        connection = execd.raw()
+        connection.sendall(f"POST /files/grep HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                           f"X-EXECD-ACCESS-TOKEN: {execd.token}\r\n\r\n".encode() + body)
+        connection.recv(1000)
+        connection.close()
+    assert execd.http.get("/ping").status_code == 200
+
+
+@pytest.mark.parametrize("fields, status, word", [
+    ({"path": 1}, 400, "path"), ({"pattern": ""}, 400, "pattern"), ({"pattern": "a\nb"}, 400, "newline"),
+    ({"pattern": "(a"}, 400, "pattern"), ({"pattern": r"(a)\1"}, 400, "backreferences"),
+    ({"include": "*.c"}, 400, "include"), ({"exclude": ["[a"]}, 400, "exclude"),
+    ({"max_results": 0}, 400, "max_results"), ({"context": 51}, 400, "context"),
+    ({"max_file_bytes": 1 << 40}, 400, "max_file_bytes"), ({"literal": 1}, 400, "literal"),
+    ({"path": "/no/such"}, 404, "/no/such"),
+])
+def test_grep_refused(execd, fields, status, word):
+    refused(execd.http.post("/files/grep", json={"path": "/tmp", "pattern": "x", **fields}), status, word)
