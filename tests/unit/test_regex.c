@@ -24,9 +24,18 @@ static const struct {
 	{"^$", "", 0, 0},
 	{"^$", "a", -1, -1},
 	{"a.c", "abc", 0, 3},
-	{"a.c", "a\xc3\xa9" "c", 0, 4},
-	{"a..c", "a\xc3\xa9" "c", -1, -1},
-	{"[^x]y", "\xe2\x82\xac" "y", 0, 4},
+	{"a.c",
+	 "a\xc3\xa9"
+	 "c",
+	 0, 4},
+	{"a..c",
+	 "a\xc3\xa9"
+	 "c",
+	 -1, -1},
+	{"[^x]y",
+	 "\xe2\x82\xac"
+	 "y",
+	 0, 4},
 	{"\xc3\xa9+", "x\xc3\xa9\xc3\xa9", 1, 5},
 	{"[a-c]+", "xabcd", 1, 4},
 	{"[]a]+", "x]a", 1, 3},
@@ -52,7 +61,8 @@ static const struct {
 	{"z|a.*q", "aaaaz", 4, 5},
 };
 
-static int search(const char *pattern, bool ignore_case, const char *text, size_t n, size_t *begin, size_t *end)
+static int search(const char *pattern, bool ignore_case, const char *text, size_t n, size_t *begin,
+		  size_t *end)
 {
 	struct regex_run *run;
 	struct regex *re;
@@ -81,7 +91,8 @@ static void test_matches(void **state)
 
 		if (r != (cases[i].begin >= 0) ||
 		    (r && ((int)begin != cases[i].begin || (int)end != cases[i].end)))
-			fail_msg("'%s' in '%s': %d, %zu to %zu", cases[i].pattern, cases[i].text, r, begin, end);
+			fail_msg("'%s' in '%s': %d, %zu to %zu", cases[i].pattern, cases[i].text, r, begin,
+				 end);
 	}
 }
 
@@ -98,8 +109,26 @@ static void test_case(void **state)
 static void test_refused(void **state)
 {
 	static const char *const patterns[] = {
-		"(", ")", "a)", "[", "[a", "*a", "+", "a|*", "\\", "(a)\\1", "(?=a)", "(?<x>a)", "[z-a]", "[\\w-z",
-		"[[:nope:]]", "\\q", "x{2,1}", "x{1001}", "((x{1000}){1000}){1000}", "((){1000}){1000}{1000}",
+		"(",
+		")",
+		"a)",
+		"[",
+		"[a",
+		"*a",
+		"+",
+		"a|*",
+		"\\",
+		"(a)\\1",
+		"(?=a)",
+		"(?<x>a)",
+		"[z-a]",
+		"[\\w-z",
+		"[[:nope:]]",
+		"\\q",
+		"x{2,1}",
+		"x{1001}",
+		"((x{1000}){1000}){1000}",
+		"((){1000}){1000}{1000}",
 		"[\xc3\xa9]",
 	};
 
@@ -161,10 +190,8 @@ static void test_lines(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_matches),
-		cmocka_unit_test(test_case),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_patterns_made_to_be_slow),
+		cmocka_unit_test(test_matches), cmocka_unit_test(test_case),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_patterns_made_to_be_slow),
 		cmocka_unit_test(test_lines),
 	};
 
