@@ -45,6 +45,9 @@ struct runtime_events {
 	void (*exited)(struct runtime_box *box, const struct runtime_exit *exit);
 	/* The end of freeze(). err: why it is not so; then it runs. Not after exited() or destroy(). */
 	void (*frozen)(struct runtime_box *box, bool on, const struct err *err);
+	/* The end of snapshot(); the sandbox runs on. err: why there is none. Not after exited() or
+	 * destroy(). */
+	void (*snapshotted)(struct runtime_box *box, const char *snapshot, const struct err *err);
 	/* The last event: nothing is left of it, and the box is the owner's to free. */
 	void (*destroyed)(struct runtime_box *box);
 };
@@ -68,6 +71,7 @@ struct runtime_spec {
 	const char *root;	  /* from the image table */
 	const json_t *entrypoint; /* array of strings, not empty */
 	const json_t *env;	  /* object of strings, or NULL */
+	const char *snapshot;	  /* to stand on, or NULL */
 	const char *token;	  /* that execd asks every request for, or NULL */
 	struct runtime_limits limits;
 };
@@ -89,6 +93,11 @@ struct runtime_ops {
 	/* Legal in any state, also for a box that was never created (leftovers). Repeated with force, it
 	 * also breaks off what hangs. */
 	void (*destroy)(struct runtime *rt, struct runtime_box *box, bool force);
+	/* Keeps what its file system is now, under that name; snapshotted follows. -errno: not begun. */
+	int (*snapshot)(struct runtime *rt, struct runtime_box *box, const char *snapshot, struct err *err);
+	/* Removes it, also one half made; done follows. -EBUSY: a sandbox stands on it. */
+	int (*snapshot_delete)(struct runtime *rt, const char *snapshot,
+			       void (*done)(void *arg, const char *snapshot), void *arg);
 	/* Appends the end of what the container has said; *ret_cut: there was more. -ENOENT: nothing is left.
 	 */
 	int (*log)(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut);

@@ -38,7 +38,8 @@ struct sandbox {
 	enum sandbox_state state; /* of the row */
 	bool started, answered;
 	uint64_t created_usec, started_usec, answered_usec; /* monotonic; 0: not seen in this life */
-	bool pause_wanted; /* by a client that knew of its agent's answer before we did */
+	char taking[RUNTIME_ID_MAX]; /* the snapshot that is being taken of it, or waits until it runs */
+	bool pause_wanted;	     /* by a client that knew of its agent's answer before we did */
 	char handle[RUNTIME_HANDLE_MAX];
 	char notes[NOTES_MAX];
 };
@@ -191,7 +192,7 @@ static int move(struct sandboxes *all, const char *id, struct transition *t)
 
 static bool on_its_way(const struct sandbox *sb)
 {
-	return sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED;
+	return (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED) || *sb->taking;
 }
 
 static void on_drained(struct loop_defer *d)
@@ -280,6 +281,9 @@ static int fail(struct sandbox *sb, const char *reason, const char *message, boo
 /* ---- the driver's events -------------------------------------------------------- */
 
 static int freeze(struct sandbox *sb, bool on, struct err *err);
+static int take_snapshot(struct sandbox *sb, struct err *err);
+static void retry_snapshot_deletes(struct sandboxes *all);
+static void snapshot_failed(struct sandbox *sb, const char *reason, const char *message);
 
 static void check_running(struct sandbox *sb)
 {
@@ -298,6 +302,8 @@ static void check_running(struct sandbox *sb)
 	(void)snprintf(message, sizeof(message), "Sandbox is running.%s%s", *sb->notes ? " " : "", sb->notes);
 	if (move(sb->all, sb->box.id, &t) < 0)
 		(void)fail(sb, "store_error", "The store could not note that the sandbox runs.", false);
+	else if (*sb->taking)
+		(void)take_snapshot(sb, &err);
 	else if (sb->pause_wanted && freeze(sb, true, &err) < 0)
 		log_warn("sandbox %s: pause: %s", sb->box.id, err.message);
 	check_drained(sb->all);
@@ -383,6 +389,24 @@ static void on_exited(struct runtime_box *box, const struct runtime_exit *e)
 	tear_down(sb, false);
 }
 
+static void on_snapshotted(struct runtime_box *box, const char *snapshot, const struct err *why)
+{
+	struct sandbox *sb = container_of(box, struct sandbox, box);
+	struct err err;
+
+	if (why) {
+		snapshot_failed(sb, "snapshot_capture_failed", why->message);
+	} else {
+		sb->taking[0] = '\0';
+		log_info("snapshot %s of sandbox %s: Ready", snapshot, box->id);
+		if (store_snapshot_move(sb->all->env.store, snapshot, STATE_BIT(SNAPSHOT_CREATING),
+					SNAPSHOT_READY, "snapshot_ready", "Snapshot is ready.",
+					clock_real_ms(), &err) < 0)
+			log_error("snapshot %s: %s", snapshot, err.message);
+	}
+	check_drained(sb->all);
+}
+
 static void on_frozen(struct runtime_box *box, bool on, const struct err *err)
 {
 	struct sandbox *sb = container_of(box, struct sandbox, box);
@@ -410,7 +434,10 @@ static void on_destroyed(struct runtime_box *box)
 	/* A row that cannot be moved now stays Stopping; its deadline brings the sweeper. */
 	if (sb->state == SANDBOX_STOPPING)
 		(void)move(all, box->id, &t);
+	if (*sb->taking)
+		snapshot_failed(sb, "sandbox_ended", "The sandbox ended while the snapshot was taken.");
 	sandbox_free(sb);
+	retry_snapshot_deletes(all);
 	check_drained(all);
 }
 
@@ -419,6 +446,7 @@ static const struct runtime_events events = {
 	.failed = on_failed,
 	.exited = on_exited,
 	.frozen = on_frozen,
+	.snapshotted = on_snapshotted,
 	.destroyed = on_destroyed,
 };
 
@@ -457,6 +485,7 @@ static int insert(struct sandboxes *all, const struct sandbox_spec *spec, const 
 		.runtime = all->env.runtime->ops->name,
 		.port = sb->box.port,
 		.token = spec->runtime.token,
+		.snapshot = spec->runtime.snapshot,
 	};
 	return store_insert(all->env.store, &row, err);
 }
@@ -556,6 +585,9 @@ static int not_in_state(struct err *err, const char *code, const char *id, const
 /* The step is on its way: the row says so first. */
 static int freeze(struct sandbox *sb, bool on, struct err *err)
 {
+	if (*sb->taking)
+		return err_set(err, ERR_CONFLICT, "SANDBOX::INVALID_STATE", EBUSY,
+			       "a snapshot is being taken of sandbox '%.64s'", sb->box.id);
 	struct runtime *rt = sb->all->env.runtime;
 	enum sandbox_state before = sb->state;
 	struct transition go = {
@@ -586,7 +618,7 @@ int sandboxes_pause(struct sandboxes *all, const char *id, struct err *err)
 	int r = sb ? 0 : store_get(all->env.store, id, see_state, &state, err);
 	if (r < 0)
 		return r;
-	if (sb && sb->state == SANDBOX_PENDING) {
+	if (sb && sb->state == SANDBOX_PENDING && !*sb->taking) {
 		sb->pause_wanted = true;
 		return 0;
 	}
@@ -606,6 +638,178 @@ int sandboxes_resume(struct sandboxes *all, const char *id, struct err *err)
 	if (!sb || sb->state != SANDBOX_PAUSED)
 		return not_in_state(err, "DOCKER::SANDBOX_NOT_PAUSED", id, "paused");
 	return freeze(sb, false, err);
+}
+
+/* ---- snapshots --------------------------------------------------------------------------- */
+
+static void on_snapshot_removed(void *arg, const char *snapshot)
+{
+	struct sandboxes *all = arg;
+	struct err err;
+
+	/* One that has failed stays in the store, to be read. */
+	int r = store_snapshot_move(all->env.store, snapshot, STATE_BIT(SNAPSHOT_DELETING), SNAPSHOT_DELETING,
+				    "snapshot_deleted", "", clock_real_ms(), &err);
+	if (r == 0 && store_snapshot_delete(all->env.store, snapshot, &err) < 0)
+		log_error("snapshot %s: %s", snapshot, err.message);
+}
+
+static void remove_snapshot(struct sandboxes *all, const char *snapshot)
+{
+	struct runtime *rt = all->env.runtime;
+
+	int r = rt->ops->snapshot_delete ? rt->ops->snapshot_delete(rt, snapshot, on_snapshot_removed, all)
+					 : -ENOTSUP;
+	if (r < 0 && r != -EBUSY)
+		log_warn("snapshot %s: remove: errno %d", snapshot, -r);
+}
+
+struct snapshot_ids {
+	char (*ids)[RUNTIME_ID_MAX], (*sandboxes)[RUNTIME_ID_MAX];
+	size_t n;
+};
+
+static int collect_snapshot(const struct snapshot_record *row, void *arg)
+{
+	struct snapshot_ids *c = arg;
+	char(*ids)[RUNTIME_ID_MAX] = reallocarray(c->ids, c->n + 1, sizeof(*ids));
+	if (ids)
+		c->ids = ids;
+	char(*sandboxes)[RUNTIME_ID_MAX] =
+		ids ? reallocarray(c->sandboxes, c->n + 1, sizeof(*sandboxes)) : NULL;
+	if (!sandboxes)
+		return -ENOMEM;
+	c->sandboxes = sandboxes;
+	(void)snprintf(c->ids[c->n], RUNTIME_ID_MAX, "%s", row->id);
+	(void)snprintf(c->sandboxes[c->n++], RUNTIME_ID_MAX, "%s", row->sandbox);
+	return 0;
+}
+
+static void snapshots_in(struct sandboxes *all, enum snapshot_state state, struct snapshot_ids *ret)
+{
+	struct err err;
+
+	*ret = (struct snapshot_ids){0};
+	if (store_snapshot_list(all->env.store, STATE_BIT(state), NULL, 0, UINT32_MAX, collect_snapshot, ret,
+				NULL, &err) < 0)
+		log_error("snapshots: %s", err.message);
+}
+
+static void snapshot_ids_done(struct snapshot_ids *c)
+{
+	free(c->ids);
+	free(c->sandboxes);
+}
+
+/* A sandbox has gone: what it stood on may go now. */
+static void retry_snapshot_deletes(struct sandboxes *all)
+{
+	struct snapshot_ids c;
+
+	snapshots_in(all, SNAPSHOT_DELETING, &c);
+	for (size_t i = 0; i < c.n; i++)
+		remove_snapshot(all, c.ids[i]);
+	snapshot_ids_done(&c);
+}
+
+static void snapshot_failed(struct sandbox *sb, const char *reason, const char *message)
+{
+	struct err err;
+	char id[RUNTIME_ID_MAX];
+
+	memcpy(id, sb->taking, sizeof(id));
+	sb->taking[0] = '\0';
+	log_warn("snapshot %s of sandbox %s: %s", id, sb->box.id, message);
+	if (store_snapshot_move(sb->all->env.store, id, STATE_BIT(SNAPSHOT_CREATING), SNAPSHOT_FAILED, reason,
+				message, clock_real_ms(), &err) < 0)
+		log_error("snapshot %s: %s", id, err.message);
+	remove_snapshot(sb->all, id);
+}
+
+static int take_snapshot(struct sandbox *sb, struct err *err)
+{
+	struct runtime *rt = sb->all->env.runtime;
+
+	int r = rt->ops->snapshot ? rt->ops->snapshot(rt, &sb->box, sb->taking, err)
+				  : err_set(err, ERR_NOT_SUPPORTED, "SANDBOX::API_NOT_SUPPORTED", ENOTSUP,
+					    "this runtime takes no snapshots");
+	if (r < 0)
+		snapshot_failed(sb, "runtime_error", err->message);
+	return r;
+}
+
+static int insert_snapshot(const struct record *row, void *arg)
+{
+	struct snapshot_record *new = arg;
+	char *image = strdup(row->image);
+	new->image = image;
+	return image ? 0 : -ENOMEM;
+}
+
+int sandboxes_snapshot(struct sandboxes *all, const char *id, const char *name, char ret_id[RANDOM_UUID_MAX],
+		       struct err *err)
+{
+	struct sandbox *sb = sandbox_find(all, id);
+	struct snapshot_record new = {
+		.id = random_uuid(ret_id),
+		.sandbox = id,
+		.name = name,
+		.state = SNAPSHOT_CREATING,
+		.reason = "snapshot_accepted",
+		.message = "Snapshot creation accepted.",
+		.created_ms = clock_real_ms(),
+	};
+
+	int r = store_get(all->env.store, id, insert_snapshot, &new, err);
+	if (r < 0)
+		return r;
+	if (!sb || (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PENDING))
+		r = not_in_state(err, "SNAPSHOT::INVALID_SOURCE_STATE", id, "running");
+	else if (*sb->taking || sb->pause_wanted)
+		r = err_set(err, ERR_CONFLICT, "SNAPSHOT::INVALID_SOURCE_STATE", EBUSY,
+			    "sandbox '%.64s' is busy with another snapshot or a pause", id);
+	if (r == 0)
+		r = store_snapshot_insert(all->env.store, &new, err);
+	free((char *)new.image);
+	if (r < 0)
+		return r;
+	memcpy(sb->taking, ret_id, RANDOM_UUID_MAX);
+	return sb->state == SANDBOX_RUNNING ? take_snapshot(sb, err) : 0;
+}
+
+int sandboxes_snapshot_delete(struct sandboxes *all, const char *snapshot, struct err *err)
+{
+	const unsigned from =
+		STATE_BIT(SNAPSHOT_READY) | STATE_BIT(SNAPSHOT_FAILED) | STATE_BIT(SNAPSHOT_DELETING);
+
+	int r = store_snapshot_move(all->env.store, snapshot, from, SNAPSHOT_DELETING,
+				    "snapshot_delete_requested", "Snapshot deletion requested.",
+				    clock_real_ms(), err);
+	if (r == 0)
+		remove_snapshot(all, snapshot);
+	return r;
+}
+
+/* What our predecessor had begun: half a snapshot is none, and its sandbox may still stand still. */
+static void recover_snapshots(struct sandboxes *all)
+{
+	struct runtime *rt = all->env.runtime;
+	struct snapshot_ids c;
+	struct err err;
+
+	snapshots_in(all, SNAPSHOT_CREATING, &c);
+	for (size_t i = 0; i < c.n; i++) {
+		struct sandbox *sb = sandbox_find(all, c.sandboxes[i]);
+		if (sb && sb->state == SANDBOX_RUNNING)
+			(void)rt->ops->freeze(rt, &sb->box, false, &err);
+		(void)store_snapshot_move(all->env.store, c.ids[i], STATE_BIT(SNAPSHOT_CREATING),
+					  SNAPSHOT_FAILED, "interrupted",
+					  "sandboxd was stopped while it took the snapshot.", clock_real_ms(),
+					  &err);
+		remove_snapshot(all, c.ids[i]);
+	}
+	snapshot_ids_done(&c);
+	retry_snapshot_deletes(all);
 }
 
 /* ---- metadata -------------------------------------------------------------------------- */
@@ -861,6 +1065,7 @@ int sandboxes_recover(struct sandboxes *all, struct err *err)
 	if (r < 0)
 		return r;
 	r = rt->ops->leftovers(rt, on_leftover, all);
+	recover_snapshots(all);
 	sweeper_kick(all->sweeper);
 	return r < 0 ? err_sys(err, "SANDBOX::UNKNOWN_ERROR", -r, "look for leftovers") : 0;
 }

@@ -44,7 +44,7 @@ void sandboxes_drain(struct sandboxes *all, bool kill, void (*done)(void *arg), 
 
 /* Borrowed during sandboxes_create(). */
 struct sandbox_spec {
-	const char *image; /* as the client named it */
+	const char *image; /* as the client named it, or of the snapshot */
 	json_t *entrypoint;
 	json_t *env;	    /* object of strings, or NULL */
 	json_t *metadata;   /* object of strings, or NULL */
@@ -85,6 +85,14 @@ struct sandbox_watch {
 void sandboxes_watch(struct sandboxes *all, struct sandbox_watch *w, const char *id,
 		     void (*changed)(struct sandbox_watch *w));
 void sandboxes_unwatch(struct sandbox_watch *w);
+
+/*
+ * Snapshots: Creating -> Ready | Failed; Deleting until its files are gone, which
+ * waits for the sandboxes that stand on it. name: or NULL.
+ */
+int sandboxes_snapshot(struct sandboxes *all, const char *id, const char *name, char ret_id[RANDOM_UUID_MAX],
+		       struct err *err);
+int sandboxes_snapshot_delete(struct sandboxes *all, const char *snapshot, struct err *err);
 
 /* What the driver has of the sandbox's own output, as of runtime_ops.log. */
 int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut);

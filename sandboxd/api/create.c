@@ -297,9 +297,7 @@ static int check_unsupported(json_t *body, struct err *err)
 {
 	json_t *volumes = NULL;
 
-	int r = refuse_string(body, "snapshotId", err);
-	if (r >= 0)
-		r = refuse_string(body, "templateId", err);
+	int r = refuse_string(body, "templateId", err);
 	if (r >= 0)
 		r = refuse_object(body, "networkPolicy", err);
 	if (r >= 0)
@@ -316,15 +314,50 @@ static int check_unsupported(json_t *body, struct err *err)
 
 /* ---- what it is made of -------------------------------------------------------------- */
 
-static int parse_image(json_t *body, const struct config *config, struct sandbox_spec *spec, struct err *err)
+struct source {
+	struct create_keep *keep;
+	struct err *err;
+};
+
+static int take_image(const struct snapshot_record *row, void *arg)
+{
+	struct source *s = arg;
+
+	if (row->state != SNAPSHOT_READY)
+		return err_set(s->err, ERR_CONFLICT, "SNAPSHOT::INVALID_STATE", ESTALE,
+			       "snapshot '%.64s' is %s: %s", row->id, snapshot_state_name(row->state),
+			       row->message);
+	(void)snprintf(s->keep->snapshot_image, sizeof(s->keep->snapshot_image), "%s", row->image);
+	return 0;
+}
+
+static int parse_snapshot(json_t *body, struct store *store, struct sandbox_spec *spec,
+			  struct create_keep *keep, struct err *err)
+{
+	struct source source = {.keep = keep, .err = err};
+	const char *id = "";
+
+	int r = json_get_str(body, "snapshotId", JSON_OPTIONAL, &id, err);
+	if (r < 0 || !id[strspn(id, " \t")])
+		return r;
+	spec->runtime.snapshot = id;
+	return store ? store_snapshot_get(store, id, take_image, &source, err) : 0;
+}
+
+static int parse_image(json_t *body, const struct config *config, struct sandbox_spec *spec,
+		       const char *snapshot_image, struct err *err)
 {
 	json_t *image = NULL, *auth = NULL;
 
 	int r = json_get_obj(body, "image", JSON_OPTIONAL, &image, err);
 	if (r < 0)
 		return r;
-	if (!image)
+	if (!image == !spec->runtime.snapshot)
 		return invalid(err, "exactly one of image and snapshotId must be given");
+	if (spec->runtime.snapshot) {
+		spec->image = snapshot_image;
+		return image_resolve(&config->images, spec->image, &spec->runtime.root, err);
+	}
 	r = json_get_str(image, "uri", JSON_REQUIRED, &spec->image, err);
 	if (r >= 0)
 		r = json_get_obj(image, "auth", JSON_OPTIONAL, &auth, err);
@@ -385,14 +418,18 @@ static int count_bytes(const char *what, const char *s, size_t *total, struct er
 	return 0;
 }
 
-static int parse_entrypoint(json_t *body, struct sandbox_spec *spec, size_t *total, struct err *err)
+static int parse_entrypoint(json_t *body, struct sandbox_spec *spec, struct create_keep *keep, size_t *total,
+			    struct err *err)
 {
 	size_t i = 0;
 	json_t *value;
 
-	int r = json_get_str_arr(body, "entrypoint", JSON_REQUIRED, &spec->entrypoint, err);
+	int r = json_get_str_arr(body, "entrypoint", spec->runtime.snapshot ? JSON_OPTIONAL : JSON_REQUIRED,
+				 &spec->entrypoint, err);
 	if (r < 0)
 		return r;
+	if (!spec->entrypoint)
+		spec->entrypoint = keep->entrypoint = json_pack("[s, s, s]", "tail", "-f", "/dev/null");
 	if (json_array_size(spec->entrypoint) == 0 ||
 	    !*json_string_value(json_array_get(spec->entrypoint, 0)))
 		return err_set(err, ERR_INVALID, "DOCKER::INVALID_ENTRYPOINT", EINVAL,
@@ -439,7 +476,7 @@ static int parse_env(json_t *body, struct sandbox_spec *spec, struct create_keep
 	return 0;
 }
 
-int create_parse(json_t *body, const struct config *config, struct sandbox_spec *ret,
+int create_parse(json_t *body, const struct config *config, struct store *store, struct sandbox_spec *ret,
 		 struct create_keep *keep, struct err *err)
 {
 	size_t total = 0;
@@ -452,9 +489,11 @@ int create_parse(json_t *body, const struct config *config, struct sandbox_spec 
 	if (r >= 0)
 		r = check_unsupported(body, err);
 	if (r >= 0)
-		r = parse_image(body, config, ret, err);
+		r = parse_snapshot(body, store, ret, keep, err);
 	if (r >= 0)
-		r = parse_entrypoint(body, ret, &total, err);
+		r = parse_image(body, config, ret, keep->snapshot_image, err);
+	if (r >= 0)
+		r = parse_entrypoint(body, ret, keep, &total, err);
 	if (r >= 0)
 		r = parse_env(body, ret, keep, &total, err);
 	if (r >= 0)
@@ -475,5 +514,6 @@ int create_parse(json_t *body, const struct config *config, struct sandbox_spec 
 void create_done(struct create_keep *keep)
 {
 	json_decref(keep->env);
-	keep->env = NULL;
+	json_decref(keep->entrypoint);
+	keep->env = keep->entrypoint = NULL;
 }

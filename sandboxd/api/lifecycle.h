@@ -25,19 +25,31 @@ int lifecycle_authorize(struct http_req *req, struct err *err);
 
 http_handler_fn health_get, sandboxes_get, sandboxes_post, sandbox_get, sandbox_delete, sandbox_renew,
 	endpoint_get, sandbox_patch_metadata, sandbox_pause, sandbox_resume, diagnostics_logs,
-	diagnostics_events, server_proxy_any, signed_any;
+	diagnostics_events, snapshots_get, snapshot_get, snapshot_post, snapshot_delete, server_proxy_any,
+	signed_any;
 
 /*
  * A CreateSandboxRequest, checked field by field. ret borrows from body, and
- * from keep for what had to be made; keep is released by create_done().
+ * from keep for what had to be made; keep is released by create_done(). A snapshot
+ * is looked up in store, unless that is NULL.
  */
 struct create_keep {
 	json_t *env;
+	json_t *entrypoint; /* where the request names none */
+	char snapshot_image[IMAGE_URI_MAX + 1];
 	char notes[192];
 };
-int create_parse(json_t *body, const struct config *config, struct sandbox_spec *ret,
+int create_parse(json_t *body, const struct config *config, struct store *store, struct sandbox_spec *ret,
 		 struct create_keep *keep, struct err *err);
 void create_done(struct create_keep *keep);
+
+/* A query parameter from 1 to max; absent: *ret stays. */
+int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err);
+struct jw;
+void write_pagination(struct jw *w, uint32_t page, uint32_t size, uint64_t total);
+#define PAGE_SIZE     20
+#define PAGE_SIZE_MAX 200
+#define PAGE_MAX      1000000
 
 /* Kubernetes label rules, as the known server checks them. */
 int label_check(const char *key, const char *value, struct err *err);

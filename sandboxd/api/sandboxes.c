@@ -11,9 +11,6 @@
 #include "proto/json.h"
 
 #define BODY_MAX       (16u << 20) /* a page of 200 sandboxes with the longest entrypoints is less */
-#define PAGE_SIZE      20
-#define PAGE_SIZE_MAX  200
-#define PAGE_MAX       1000000
 #define INVALID	       "SANDBOX::INVALID_PARAMETER"
 #define EXPIRES_MAX_MS 253402300799000ull /* the last second of the year 9999 */
 
@@ -43,7 +40,9 @@ static void write_row(struct jw *w, const struct record *row, bool full)
 	jw_kstr(w, "message", row->message);
 	key_time(w, "lastTransitionAt", row->transition_ms);
 	jw_obj_end(w);
-	if (full) {
+	if (full && row->snapshot) {
+		jw_kstr(w, "snapshotId", row->snapshot);
+	} else if (full) {
 		jw_key(w, "image");
 		jw_obj_begin(w);
 		jw_kstr(w, "uri", row->image);
@@ -119,7 +118,7 @@ static int create_answer(struct http_req *req, struct answer *a, struct err *err
 	char id[RANDOM_UUID_MAX];
 	struct render render = {.w = JW_INIT(&a->body)};
 
-	int r = create_parse(http_json(req), l->config, &spec, &keep, err);
+	int r = create_parse(http_json(req), l->config, sandboxes_store(l->sandboxes), &spec, &keep, err);
 	if (r < 0)
 		return r;
 	r = sandboxes_create(l->sandboxes, &spec, id, err);
@@ -304,7 +303,7 @@ int sandbox_renew(struct http_req *req, struct err *err)
 
 /* ---- the list ---------------------------------------------------------------------- */
 
-static int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err)
+int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err)
 {
 	const char *text = http_query(req, name);
 	char *end;
@@ -373,7 +372,7 @@ static int query_metadata(char *text, struct store_pair *pairs, size_t *ret_n, s
 	return 0;
 }
 
-static void write_pagination(struct jw *w, uint32_t page, uint32_t size, uint64_t total)
+void write_pagination(struct jw *w, uint32_t page, uint32_t size, uint64_t total)
 {
 	uint64_t pages = (total + size - 1) / size;
 

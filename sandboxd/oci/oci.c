@@ -48,14 +48,16 @@
 #include "sandboxd/oci/bundle.h"
 #include "sandboxd/oci/cgroup.h"
 #include "sandboxd/oci/enter.h"
+#include "sandboxd/oci/layers.h"
 #include "sandboxd/oci/rootfs.h"
 
-#define LISTEN_BACKLOG 1024
-#define LOG_TAIL_MAX   2048
-#define LOG_SHOWN_MAX  (256 * 1024) /* of a container's log, in its diagnostics */
-#define ARGS_MAX       64
-#define ROOT_NAME_MAX  24
-#define START_CODE     "DOCKER::SANDBOX_START_FAILED"
+#define LISTEN_BACKLOG	1024
+#define LOG_TAIL_MAX	2048
+#define LOG_SHOWN_MAX	(256 * 1024) /* of a container's log, in its diagnostics */
+#define ARGS_MAX	64
+#define OVERLAY_ARG_MAX 4096
+#define ROOT_NAME_MAX	24
+#define START_CODE	"DOCKER::SANDBOX_START_FAILED"
 
 struct oci {
 	struct runtime rt;
@@ -101,6 +103,9 @@ struct oci_box {
 	struct pool_job side;	      /* beside RUNNING; a teardown waits for its end */
 	bool side_busy, teardown_waits;
 	bool freeze_on;
+	char snapshot[RUNTIME_ID_MAX]; /* it stands on, or "" */
+	char taking[RUNTIME_ID_MAX];   /* is being taken of it */
+	struct layers layers;	       /* of the one it stands on */
 	char dir[PATH_MAX];
 	char *config_json;
 	struct runtime_limits limits;
@@ -110,6 +115,7 @@ struct oci_box {
 };
 
 static void begin_teardown(struct oci_box *b);
+static void read_snapshot(struct oci_box *b);
 
 static struct oci *oci_of(struct runtime *rt)
 {
@@ -134,6 +140,7 @@ static struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 	b->box = box;
 	b->pidfd = b->listen_fd = b->token_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd = -EBADF;
 	(void)snprintf(b->dir, sizeof(b->dir), "%s/sandboxes/%s", oci->config->state_dir, box->id);
+	read_snapshot(b);
 	list_add_tail(&oci->boxes, &b->link);
 	box->priv = b;
 	return b;
@@ -262,10 +269,13 @@ static void log_tail(const struct oci_box *b, char *out, size_t size)
 
 /* ---- PREPARING: a job -------------------------------------------------------------- */
 
-static int make_dirs(int dir, const struct oci *oci, struct err *err)
+static int make_dirs(int dir, const struct oci_box *b, struct err *err)
 {
+	const struct oci *oci = b->oci;
 	char name[32];
 
+	if (*b->snapshot && symlinkat(b->snapshot, dir, "snapshot") < 0)
+		return err_sys(err, START_CODE, errno, "link the snapshot");
 	if (symlinkat(oci->root_name, dir, "root") < 0 || mkdirat(dir, "rootfs", 0755) < 0)
 		return err_sys(err, START_CODE, errno, "make the root");
 	for (size_t i = 0; i < oci->host.overlays_n; i++) {
@@ -288,7 +298,7 @@ static int prepare(struct oci_box *b)
 	_cleanup_close_ int dir = open(b->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return err_sys(&b->err, START_CODE, errno, "open '%s'", b->dir);
-	int r = make_dirs(dir, b->oci, &b->err);
+	int r = make_dirs(dir, b, &b->err);
 	if (r < 0)
 		return r;
 	r = fs_write_file(dir, "config.json", b->config_json, strlen(b->config_json), 0600);
@@ -426,13 +436,21 @@ static void on_run_exit(struct child *c, int wstatus, const struct rusage *usage
 	start_failed(b);
 }
 
+/* The snapshot's layers, the newest first, above what the image gives. n: which upper layer. */
+static void put_layers(const struct oci_box *b, unsigned n, struct buf *out)
+{
+	for (size_t i = 0; i < b->layers.n; i++)
+		(void)buf_printf(out, "../../snapshots/%s/%s/upper.%u:", b->snapshot, b->layers.ids[i], n);
+}
+
 static int start(struct oci_box *b)
 {
 	const struct oci *oci = b->oci;
 	char records[PATH_MAX], pid_file[PATH_MAX + 8];
-	char overlays[ROOTFS_OVERLAYS_MAX][ROOTFS_LOWER_MAX + 40];
+	struct buf overlays[ROOTFS_OVERLAYS_MAX] = {0};
 	char joins[CGROUP_CONTROLLERS][CGROUP_PATH_MAX];
 	struct args a = {0};
+	unsigned upper = 0;
 
 	(void)snprintf(records, sizeof(records), "%s/runtime", oci->config->state_dir);
 	(void)snprintf(pid_file, sizeof(pid_file), "%s/pid", b->dir);
@@ -440,9 +458,13 @@ static int start(struct oci_box *b)
 	arg(&a, b->dir);
 	for (size_t i = 0; i < oci->host.overlays_n; i++) {
 		const struct rootfs_overlay *o = &oci->host.overlays[i];
-		(void)snprintf(overlays[i], sizeof(overlays[i]), "%s=%s", o->target, o->lower);
+		overlays[i] = BUF_INIT(OVERLAY_ARG_MAX);
+		(void)buf_printf(&overlays[i], "%s=", o->target);
+		if (!o->readonly)
+			put_layers(b, upper++, &overlays[i]);
+		(void)buf_puts(&overlays[i], o->lower);
 		arg(&a, o->readonly ? "--layers" : "--overlay");
-		arg(&a, overlays[i]);
+		arg(&a, buf_cstr(&overlays[i]) ? (const char *)overlays[i].data : "");
 	}
 	size_t n = cgroups_join_files(&oci->cgroups, b->box->id, joins);
 	for (size_t i = 0; i < n; i++) {
@@ -461,7 +483,10 @@ static int start(struct oci_box *b)
 	arg(&a, b->box->id);
 	b->phase = OCI_STARTING;
 	b->started = true;
-	return start_child(b, &a, true, on_run_exit, &b->err);
+	int r = start_child(b, &a, true, on_run_exit, &b->err);
+	for (size_t i = 0; i < oci->host.overlays_n; i++)
+		buf_done(&overlays[i]);
+	return r;
 }
 
 static void on_prepared(struct pool_job *job)
@@ -504,6 +529,13 @@ static int listen_any(int *ret_fd, uint16_t *ret_port)
 	return 0;
 }
 
+static int stand_on(struct oci_box *b, const char *snapshot, struct err *err)
+{
+	(void)snprintf(b->snapshot, sizeof(b->snapshot), "%s", snapshot);
+	int r = layers_read(b->oci->config->state_dir, snapshot, &b->layers);
+	return r < 0 ? err_sys(err, START_CODE, -r, "read snapshot '%.64s'", snapshot) : 0;
+}
+
 /* A pipe that holds the text and then ends: it is shorter than any pipe. */
 static int pipe_with(const char *text, int *ret_fd, struct err *err)
 {
@@ -532,7 +564,9 @@ static int oci_create(struct runtime *rt, struct runtime_box *box, const struct 
 	if (!b)
 		return err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
 	b->limits = spec->limits;
-	int r = bundle_config(&bundle, &b->config_json, err);
+	int r = spec->snapshot ? stand_on(b, spec->snapshot, err) : 0;
+	if (r == 0)
+		r = bundle_config(&bundle, &b->config_json, err);
 	if (r == 0 && spec->token)
 		r = pipe_with(spec->token, &b->token_fd, err);
 	if (r == 0) {
@@ -654,6 +688,222 @@ static int oci_freeze(struct runtime *rt, struct runtime_box *box, bool on, stru
 	return side_begin(b, run_freeze, on_frozen, err);
 }
 
+/* ---- snapshots: freeze (job), copy (children), thaw and sync (job), all beside RUNNING --------- */
+
+static void read_snapshot(struct oci_box *b)
+{
+	char path[PATH_MAX + 16];
+
+	(void)snprintf(path, sizeof(path), "%s/snapshot", b->dir);
+	ssize_t n = readlink(path, b->snapshot, sizeof(b->snapshot) - 1);
+	b->snapshot[MAX(n, (ssize_t)0)] = '\0';
+	if (*b->snapshot)
+		(void)layers_read(b->oci->config->state_dir, b->snapshot, &b->layers);
+}
+
+/* Worker thread: the copy is of one moment, also where several files belong together. */
+static void run_snap_begin(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, side);
+	char path[PATH_MAX];
+
+	layers_path(b->oci->config->state_dir, b->taking, b->taking, path);
+	b->result = fs_mkdir_p(path, 0700);
+	if (b->result == 0)
+		b->result = cgroups_freeze(&b->oci->cgroups, b->box->id, true);
+}
+
+/* Worker thread. */
+static void run_snap_end(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, side);
+	struct layers all = {.n = 1};
+
+	cgroups_thaw(&b->oci->cgroups, b->box->id);
+	if (b->result < 0)
+		return;
+	memcpy(all.ids[0], b->taking, sizeof(all.ids[0]));
+	for (size_t i = 0; i < b->layers.n; i++)
+		memcpy(all.ids[all.n++], b->layers.ids[i], sizeof(all.ids[0]));
+	b->result = layers_write(b->oci->config->state_dir, b->taking, &all);
+}
+
+static void on_snap_end(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, side);
+	char taken[RUNTIME_ID_MAX];
+	struct err err;
+
+	memcpy(taken, b->taking, sizeof(taken));
+	b->taking[0] = '\0';
+	if (!side_done(b))
+		return;
+	if (b->result < 0)
+		(void)err_sys(&err, "SNAPSHOT::CAPTURE_FAILED", -b->result, "take the snapshot");
+	b->box->events->snapshotted(b->box, taken, b->result < 0 ? &err : NULL);
+}
+
+static void snap_end(struct oci_box *b, int result)
+{
+	b->result = result;
+	b->side = (struct pool_job){.run = run_snap_end, .done = on_snap_end};
+	if (pool_submit(b->oci->env.pool, &b->side) < 0) {
+		run_snap_end(&b->side);
+		on_snap_end(&b->side);
+	}
+}
+
+static int copy_result(struct oci_box *b, int wstatus)
+{
+	char why[256];
+
+	if (WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0)
+		return 0;
+	log_tail(b, why, sizeof(why));
+	log_warn("sandbox %s: snapshot %s: %s", b->box->id, b->taking, why);
+	return strstr(why, "No space left") ? -ENOSPC : -EIO;
+}
+
+static void on_older_copied(struct child *c, int wstatus, const struct rusage *usage)
+{
+	struct oci_box *b = container_of(c, struct oci_box, child);
+
+	(void)usage;
+	snap_end(b, copy_result(b, wstatus));
+}
+
+/* Layers never change once they are taken: the older ones are linked, file by file. */
+static void link_older(struct oci_box *b)
+{
+	char from[SNAPSHOT_DEPTH_MAX][PATH_MAX], to[PATH_MAX];
+	struct args a = {0};
+	struct err err;
+
+	arg(&a, OCI_ENTER);
+	arg(&a, b->dir);
+	arg(&a, "--");
+	arg(&a, "cp");
+	arg(&a, "-al");
+	for (size_t i = 0; i < b->layers.n; i++) {
+		layers_path(b->oci->config->state_dir, b->snapshot, b->layers.ids[i], from[i]);
+		arg(&a, from[i]);
+	}
+	layers_path(b->oci->config->state_dir, b->taking, NULL, to);
+	arg(&a, to);
+	int r = start_child(b, &a, false, on_older_copied, &err);
+	if (r < 0)
+		snap_end(b, r);
+}
+
+static void on_copied(struct child *c, int wstatus, const struct rusage *usage)
+{
+	struct oci_box *b = container_of(c, struct oci_box, child);
+
+	(void)usage;
+	int r = copy_result(b, wstatus);
+	if (r == 0 && b->layers.n > 0)
+		link_older(b);
+	else
+		snap_end(b, r);
+}
+
+/* With every attribute: overlayfs keeps its own in trusted.overlay.*, and whiteouts are devices. */
+static void on_snap_begin(struct pool_job *job)
+{
+	struct oci_box *b = container_of(job, struct oci_box, side);
+	char names[ROOTFS_OVERLAYS_MAX][16], to[PATH_MAX];
+	struct args a = {0};
+	struct err err;
+	unsigned upper = 0;
+
+	if (pool_stopping(b->oci->env.pool))
+		return;
+	if (b->result < 0) {
+		snap_end(b, b->result);
+		return;
+	}
+	arg(&a, OCI_ENTER);
+	arg(&a, b->dir);
+	arg(&a, "--");
+	arg(&a, "cp");
+	arg(&a, "-a");
+	arg(&a, "--reflink=auto");
+	for (size_t i = 0; i < b->oci->host.overlays_n; i++)
+		if (!b->oci->host.overlays[i].readonly) {
+			(void)snprintf(names[upper], sizeof(names[0]), "upper.%zu", i);
+			arg(&a, names[upper++]);
+		}
+	layers_path(b->oci->config->state_dir, b->taking, b->taking, to);
+	arg(&a, to);
+	int r = start_child(b, &a, false, on_copied, &err);
+	if (r < 0)
+		snap_end(b, r);
+}
+
+static int oci_snapshot(struct runtime *rt, struct runtime_box *box, const char *snapshot, struct err *err)
+{
+	struct oci_box *b = box->priv;
+
+	(void)rt;
+	if (b && b->layers.n >= SNAPSHOT_DEPTH_MAX)
+		return err_set(err, ERR_LIMIT, "SNAPSHOT::LIMIT", E2BIG,
+			       "the sandbox stands on %d snapshots already, each made from the one before",
+			       SNAPSHOT_DEPTH_MAX);
+	if (!b || b->side_busy)
+		return side_begin(NULL, NULL, NULL, err);
+	(void)snprintf(b->taking, sizeof(b->taking), "%s", snapshot); /* the worker may begin at once */
+	int r = side_begin(b, run_snap_begin, on_snap_begin, err);
+	if (r < 0)
+		b->taking[0] = '\0';
+	return r;
+}
+
+struct removal {
+	struct pool_job job;
+	char id[RUNTIME_ID_MAX], path[PATH_MAX];
+	void (*done)(void *arg, const char *snapshot);
+	void *arg;
+};
+
+static void run_removal(struct pool_job *job)
+{
+	struct removal *x = container_of(job, struct removal, job);
+	(void)fs_remove_tree(AT_FDCWD, x->path);
+}
+
+static void on_removal(struct pool_job *job)
+{
+	struct removal *x = container_of(job, struct removal, job);
+
+	if (!pool_stopping(job->pool))
+		x->done(x->arg, x->id);
+	free(x);
+}
+
+static int oci_snapshot_delete(struct runtime *rt, const char *snapshot,
+			       void (*done)(void *arg, const char *snapshot), void *arg_)
+{
+	struct oci *oci = oci_of(rt);
+
+	list_foreach_safe (l, &oci->boxes) {
+		const struct oci_box *b = list_entry(l, struct oci_box, link);
+		if (strcmp(b->snapshot, snapshot) == 0 || strcmp(b->taking, snapshot) == 0)
+			return -EBUSY;
+	}
+	struct removal *x = calloc(1, sizeof(*x));
+	if (!x)
+		return -ENOMEM;
+	x->job = (struct pool_job){.run = run_removal, .done = on_removal};
+	x->done = done;
+	x->arg = arg_;
+	(void)snprintf(x->id, sizeof(x->id), "%s", snapshot);
+	layers_path(oci->config->state_dir, snapshot, NULL, x->path);
+	int r = pool_submit(oci->env.pool, &x->job);
+	if (r < 0)
+		free(x);
+	return r;
+}
+
 /* ---- destroy -------------------------------------------------------------------------------- */
 
 /* Worker thread: the loop only looks at the box again when the job is done. */
@@ -758,6 +1008,8 @@ static void oci_destroy(struct runtime *rt, struct runtime_box *box, bool force)
 	}
 	bool first = !b->dying;
 	b->dying = true;
+	if (b->side_busy && *b->taking) /* nobody waits for the copy any more */
+		(void)child_kill_group(&b->child, SIGKILL);
 	switch (b->phase) {
 	case OCI_FRESH:
 	case OCI_RUNNING:
@@ -946,7 +1198,7 @@ static void remove_old_roots(const struct oci *oci)
 
 static int make_state_dirs(const struct oci *oci, struct err *err)
 {
-	static const char *const dirs[] = {"", "/runtime", "/roots", "/sandboxes"};
+	static const char *const dirs[] = {"", "/runtime", "/roots", "/sandboxes", "/snapshots"};
 	char path[PATH_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
@@ -1040,6 +1292,8 @@ static const struct runtime_ops ops = {
 	.create = oci_create,
 	.adopt = oci_adopt,
 	.freeze = oci_freeze,
+	.snapshot = oci_snapshot,
+	.snapshot_delete = oci_snapshot_delete,
 	.destroy = oci_destroy,
 	.log = oci_log,
 	.leftovers = oci_leftovers,

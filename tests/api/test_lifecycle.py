@@ -749,7 +749,6 @@ BAD_BODIES = [
     ({"metadata": {"opensandbox.io/x": "y"}}, "reserved"),
     ({"platform": {"os": "windows", "arch": "amd64"}}, "platform"),
     ({"platform": {"os": "linux"}}, "arch"),
-    ({"snapshotId": "snap-1"}, "snapshotId"),
     ({"volumes": [{"name": "v", "mountPath": "/v", "host": {"path": "/etc"}}]}, "volumes"),
     ({"networkPolicy": {"defaultAction": "deny"}}, "networkPolicy"),
     ({"credentialProxy": {"enabled": True}}, "credentialProxy"),

@@ -49,7 +49,7 @@ static void refused(const char *text, const char *code, const char *words)
 	struct err err = {.code = ""};
 	json_t *body = parse(text);
 
-	if (create_parse(body, &config, &spec, &keep, &err) == 0)
+	if (create_parse(body, &config, NULL, &spec, &keep, &err) == 0)
 		fail_msg("taken: %s", text);
 	json_decref(body);
 	assert_int_equal(err.kind, ERR_INVALID);
@@ -64,7 +64,7 @@ static void taken(const char *text, void (*look)(const struct sandbox_spec *spec
 	struct err err = {.message = ""};
 	json_t *body = parse(text);
 
-	if (create_parse(body, &config, &spec, &keep, &err) != 0)
+	if (create_parse(body, &config, NULL, &spec, &keep, &err) != 0)
 		fail_msg("refused: %s: %s", text, err.message);
 	if (look)
 		look(&spec);
@@ -179,7 +179,6 @@ static void test_values(void **state)
 static void test_not_supported(void **state)
 {
 	static const char *const fields[] = {
-		"'snapshotId':'s1'",
 		"'templateId':'t1'",
 		"'networkPolicy':{'defaultAction':'deny'}",
 		"'credentialProxy':{'enabled':true}",
@@ -209,14 +208,14 @@ static void test_too_long(void **state)
 	(void)state;
 	memset(big, 'x', sizeof(big) - 1);
 	(void)json_object_set_new(body, "entrypoint", json_pack("[s,s]", "sh", big));
-	assert_true(create_parse(body, &config, &spec, &keep, &err) < 0);
+	assert_true(create_parse(body, &config, NULL, &spec, &keep, &err) < 0);
 	assert_non_null(strstr(err.message, "128 KiB"));
 	big[100 * 1024] = '\0';
 	json_t *many = json_pack("[s]", "sh");
 	for (int i = 0; i < 11; i++)
 		(void)json_array_append_new(many, json_string(big));
 	(void)json_object_set_new(body, "entrypoint", many);
-	assert_true(create_parse(body, &config, &spec, &keep, &err) < 0);
+	assert_true(create_parse(body, &config, NULL, &spec, &keep, &err) < 0);
 	assert_non_null(strstr(err.message, "1 MiB"));
 	json_decref(body);
 }

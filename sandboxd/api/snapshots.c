@@ -1,0 +1,140 @@
+/*
+ * snapshots.c - /snapshots, and /sandboxes/{id}/snapshots: create, list, get, delete.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/clock.h"
+#include "proto/json.h"
+#include "sandboxd/api/answer.h"
+
+#define INVALID	       "SANDBOX::INVALID_PARAMETER"
+#define BODY_MAX       (1u << 20)
+#define NAME_MAX_BYTES 1024
+
+static void key_time(struct jw *w, const char *key, uint64_t ms)
+{
+	char text[CLOCK_RFC3339_MAX];
+	jw_kstr(w, key, clock_rfc3339(ms, text));
+}
+
+static int render(const struct snapshot_record *row, void *arg)
+{
+	struct jw *w = arg;
+
+	jw_obj_begin(w);
+	jw_kstr(w, "id", row->id);
+	jw_kstr(w, "sandboxId", row->sandbox);
+	if (row->name)
+		jw_kstr(w, "name", row->name);
+	jw_key(w, "status");
+	jw_obj_begin(w);
+	jw_kstr(w, "state", snapshot_state_name(row->state));
+	jw_kstr(w, "reason", row->reason);
+	jw_kstr(w, "message", row->message);
+	key_time(w, "lastTransitionAt", row->transition_ms);
+	jw_obj_end(w);
+	key_time(w, "createdAt", row->created_ms);
+	jw_obj_end(w);
+	return 0;
+}
+
+static int create_answer(struct http_req *req, struct answer *a, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	json_t *body = http_json(req), *value;
+	const char *name = NULL, *key = NULL;
+	char id[RANDOM_UUID_MAX];
+	struct jw w = JW_INIT(&a->body);
+
+	int r = json_need_obj(body, JSON_OPTIONAL, err);
+	if (r >= 0)
+		r = json_get_str(body, "name", JSON_OPTIONAL, &name, err);
+	if (r < 0)
+		return r;
+	json_object_foreach(body, key, value) if (strcmp(key, "name") != 0) return err_set(
+		err, ERR_INVALID, INVALID, EINVAL, "field '%.64s' is not known", key);
+	if (name && (!*name || strlen(name) > NAME_MAX_BYTES))
+		return err_set(err, ERR_INVALID, INVALID, EINVAL, "name: must have 1 to %d bytes",
+			       NAME_MAX_BYTES);
+	r = sandboxes_snapshot(l->sandboxes, http_param(req, "id"), name, id, err);
+	if (r < 0)
+		return r;
+	a->status = 202;
+	(void)snprintf(a->location, sizeof(a->location), "/v1/snapshots/%s", id);
+	return store_snapshot_get(sandboxes_store(l->sandboxes), id, render, &w, err);
+}
+
+int snapshot_post(struct http_req *req, struct err *err)
+{
+	return answer_once(req, create_answer, err);
+}
+
+int snapshot_get(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
+	struct jw w = JW_INIT(&b);
+
+	int r = store_snapshot_get(sandboxes_store(l->sandboxes), http_param(req, "id"), render, &w, err);
+	if (r == 0)
+		http_reply_buf(req, 200, "application/json", &b);
+	return r;
+}
+
+int snapshot_delete(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	int r = sandboxes_snapshot_delete(l->sandboxes, http_param(req, "id"), err);
+	if (r == 0)
+		http_reply_empty(req, 204);
+	return r;
+}
+
+static int query_states(struct http_req *req, unsigned *ret, struct err *err)
+{
+	const char *names[SNAPSHOT_STATES * 2];
+	size_t n = http_query_all(req, "state", names, ARRAY_SIZE(names));
+	enum snapshot_state state;
+
+	for (size_t i = 0; i < MIN(n, ARRAY_SIZE(names)); i++) {
+		if (snapshot_state_parse(names[i], &state) < 0)
+			return err_set(err, ERR_INVALID, INVALID, EINVAL, "state: '%.32s' is no state",
+				       names[i]);
+		*ret |= STATE_BIT(state);
+	}
+	if (n == 0)
+		*ret = STATE_BIT(SNAPSHOT_STATES) - 1;
+	return 0;
+}
+
+int snapshots_get(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
+	struct jw w = JW_INIT(&b);
+	uint32_t page = 1, size = PAGE_SIZE;
+	uint64_t total = 0;
+	unsigned states = 0;
+
+	int r = query_number(req, "page", PAGE_MAX, &page, err);
+	if (r == 0)
+		r = query_number(req, "pageSize", PAGE_SIZE_MAX, &size, err);
+	if (r == 0)
+		r = query_states(req, &states, err);
+	if (r < 0)
+		return r;
+	jw_obj_begin(&w);
+	jw_key(&w, "items");
+	jw_arr_begin(&w);
+	r = store_snapshot_list(sandboxes_store(l->sandboxes), states, http_query(req, "sandboxId"),
+				(uint64_t)(page - 1) * size, size, render, &w, &total, err);
+	if (r < 0)
+		return r;
+	jw_arr_end(&w);
+	write_pagination(&w, page, size, total);
+	jw_obj_end(&w);
+	http_reply_buf(req, 200, "application/json", &b);
+	return 0;
+}
