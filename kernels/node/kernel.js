@@ -99,13 +99,14 @@ function define(name, descriptor) {
 }
 
 // What a cell has deleted of the language comes back: the kernel needs it as well.
+const world = globalThis;
 const { defineProperty, getOwnPropertyDescriptor } = Object;
-const originals = Object.getOwnPropertyNames(globalThis).map((name) => ({ name, own: getOwnPropertyDescriptor(globalThis, name) }));
+const originals = Object.getOwnPropertyNames(world).map((name) => ({ name, own: getOwnPropertyDescriptor(world, name) }));
 
 function restore() {
 	for (let i = 0; i < originals.length; i++)
-		if (getOwnPropertyDescriptor(globalThis, originals[i].name) === undefined)
-			defineProperty(globalThis, originals[i].name, originals[i].own);
+		if (getOwnPropertyDescriptor(world, originals[i].name) === undefined)
+			defineProperty(world, originals[i].name, originals[i].own);
 }
 
 const helper = {
