@@ -12,6 +12,8 @@ from opensandbox.models.execd import RunCommandOpts
 from opensandbox.models.execd_sync import ExecutionHandlersSync
 from opensandbox.models.sandboxes import SandboxFilter
 
+from daemon import BUILD
+
 
 def stdout(execution):
     return [message.text for message in execution.logs.stdout]
@@ -166,3 +168,30 @@ def test_python_output_and_errors(sandbox):
     failed = codes.run("1 / 0", context=context)
     assert failed.error.name == "ZeroDivisionError" and failed.error.value == "division by zero"
     assert codes.run("'still here'", context=context).result[0].text == "'still here'"
+
+
+def test_java_cells_keep_their_state_and_tell_their_exceptions(sandbox):
+    codes = CodeInterpreterSync.create(sandbox=sandbox).codes
+    context = codes.create_context(SupportedLanguage.JAVA)
+    execution = codes.run(
+        'System.out.println("Hello from Java!");\nint result = 2 + 2;\nresult',
+        context=context,
+    )
+    assert stdout(execution) == ["Hello from Java!"] and execution.result[0].text == "4"
+    assert codes.run("result * 10", context=context).result[0].text == "40"
+    failed = codes.run("10 / 0", context=context)
+    assert failed.error.name == "EvalException"
+    assert failed.error.value == "java.lang.ArithmeticException: / by zero" and failed.error.traceback
+
+
+@pytest.mark.skipif(not (BUILD / "kernels" / "go").exists(), reason="kernels/go is not built: there was no Go compiler")
+def test_go_cells_keep_their_state_and_whole_programs_run(sandbox):
+    codes = CodeInterpreterSync.create(sandbox=sandbox).codes
+    context = codes.create_context(SupportedLanguage.GO)
+    assert codes.run("x := 20\nx + 1", context=context).result[0].text == "21"
+    assert codes.run("x * 2", context=context).result[0].text == "40"
+    program = 'package main\nimport "fmt"\nfunc main() { fmt.Println("3 + 4 =", 3+4) }'
+    assert stdout(codes.run(program, language=SupportedLanguage.GO)) == ["3 + 4 = 7"]
+    assert stdout(codes.run('package main\nfunc main() { println("Running in Go") }', language="go")) == ["Running in Go"]
+    failed = codes.run("y := missing", context=context)
+    assert failed.error.name == "CompileError" and failed.error.value == "1:6: undefined: missing"
