@@ -22,14 +22,14 @@
 #include "proto/lws_loop.h"
 #include "proto/router.h"
 
-#define HTTP_PIECE_MAX	      65536 /* what a source may give at a time, and what is written at once */
-#define HTTP_DRAIN_MAX	      65536 /* of an unwanted body that is read to keep the connection */
-#define HTTP_LINGER_MS	      5000  /* for the client to see the last reply before the connection is reset */
-#define HTTP_FRESH_MS	      1000  /* in which a new connection is not taken for an idle one */
+#define HTTP_PIECE_MAX	      0x40000 /* what a source may give at a time, and what is written at once */
+#define HTTP_DRAIN_MAX	      65536   /* of an unwanted body that is read to keep the connection */
+#define HTTP_LINGER_MS	      5000 /* for the client to see the last reply before the connection is reset */
+#define HTTP_FRESH_MS	      1000 /* in which a new connection is not taken for an idle one */
 #define HTTP_REPLY_HEAD_MAX   65536
 #define HTTP_REQUEST_ID_MAX   128
 #define HTTP_REQUESTS_SPARE   64
-#define HTTP_SPARE_BUFFER_MAX 65536
+#define HTTP_SPARE_BUFFER_MAX (HTTP_PIECE_MAX + 0x10000)
 
 struct http_server {
 	struct loop *loop;

@@ -17,7 +17,7 @@
 #define PUMP_ROUNDS    4    /* pieces before others get their turn */
 #define ERROR_BODY_MAX 8192
 
-_Static_assert(HTTP_PIECE_MAX == 0x10000, "CHUNK_HEAD is made for pieces of 64 KiB");
+_Static_assert(HTTP_PIECE_MAX >= 0x10000 && HTTP_PIECE_MAX <= 0xfffff, "CHUNK_HEAD is made for five digits");
 
 /* ---- status line and headers ---------------------------------------------- */
 

@@ -15,7 +15,7 @@ from daemon import BUILD
 ECHO = BUILD / "api/http_echo"
 TIMEOUT_S = 30  # a hang, not a measure
 HOST = b"Host: h\r\n"
-PIECE = 65536
+PIECE = 262144
 
 
 class Echo:
