@@ -282,6 +282,8 @@ static int fail(struct sandbox *sb, const char *reason, const char *message, boo
 
 static int freeze(struct sandbox *sb, bool on, struct err *err);
 static int take_snapshot(struct sandbox *sb, struct err *err);
+static int move_snapshot(struct sandboxes *all, const char *snapshot, unsigned from, enum snapshot_state to,
+			 const char *reason, const char *message, struct err *err);
 static void retry_snapshot_deletes(struct sandboxes *all);
 static void snapshot_failed(struct sandbox *sb, const char *reason, const char *message);
 
@@ -399,9 +401,8 @@ static void on_snapshotted(struct runtime_box *box, const char *snapshot, const 
 	} else {
 		sb->taking[0] = '\0';
 		log_info("snapshot %s of sandbox %s: Ready", snapshot, box->id);
-		if (store_snapshot_move(sb->all->env.store, snapshot, STATE_BIT(SNAPSHOT_CREATING),
-					SNAPSHOT_READY, "snapshot_ready", "Snapshot is ready.",
-					clock_real_ms(), &err) < 0)
+		if (move_snapshot(sb->all, snapshot, STATE_BIT(SNAPSHOT_CREATING), SNAPSHOT_READY,
+				  "snapshot_ready", "Snapshot is ready.", &err) < 0)
 			log_error("snapshot %s: %s", snapshot, err.message);
 	}
 	check_drained(sb->all);
@@ -642,16 +643,28 @@ int sandboxes_resume(struct sandboxes *all, const char *id, struct err *err)
 
 /* ---- snapshots --------------------------------------------------------------------------- */
 
+/* Moves a snapshot and tells who waits for it. */
+static int move_snapshot(struct sandboxes *all, const char *snapshot, unsigned from, enum snapshot_state to,
+			 const char *reason, const char *message, struct err *err)
+{
+	int r = store_snapshot_move(all->env.store, snapshot, from, to, reason, message, clock_real_ms(),
+				    err);
+	if (r == 0)
+		tell(all, snapshot);
+	return r;
+}
+
 static void on_snapshot_removed(void *arg, const char *snapshot)
 {
 	struct sandboxes *all = arg;
 	struct err err;
 
 	/* One that has failed stays in the store, to be read. */
-	int r = store_snapshot_move(all->env.store, snapshot, STATE_BIT(SNAPSHOT_DELETING), SNAPSHOT_DELETING,
-				    "snapshot_deleted", "", clock_real_ms(), &err);
+	int r = move_snapshot(all, snapshot, STATE_BIT(SNAPSHOT_DELETING), SNAPSHOT_DELETING,
+			      "snapshot_deleted", "", &err);
 	if (r == 0 && store_snapshot_delete(all->env.store, snapshot, &err) < 0)
 		log_error("snapshot %s: %s", snapshot, err.message);
+	tell(all, snapshot);
 }
 
 static void remove_snapshot(struct sandboxes *all, const char *snapshot)
@@ -720,8 +733,8 @@ static void snapshot_failed(struct sandbox *sb, const char *reason, const char *
 	memcpy(id, sb->taking, sizeof(id));
 	sb->taking[0] = '\0';
 	log_warn("snapshot %s of sandbox %s: %s", id, sb->box.id, message);
-	if (store_snapshot_move(sb->all->env.store, id, STATE_BIT(SNAPSHOT_CREATING), SNAPSHOT_FAILED, reason,
-				message, clock_real_ms(), &err) < 0)
+	if (move_snapshot(sb->all, id, STATE_BIT(SNAPSHOT_CREATING), SNAPSHOT_FAILED, reason, message, &err) <
+	    0)
 		log_error("snapshot %s: %s", id, err.message);
 	remove_snapshot(sb->all, id);
 }
@@ -782,9 +795,8 @@ int sandboxes_snapshot_delete(struct sandboxes *all, const char *snapshot, struc
 	const unsigned from =
 		STATE_BIT(SNAPSHOT_READY) | STATE_BIT(SNAPSHOT_FAILED) | STATE_BIT(SNAPSHOT_DELETING);
 
-	int r = store_snapshot_move(all->env.store, snapshot, from, SNAPSHOT_DELETING,
-				    "snapshot_delete_requested", "Snapshot deletion requested.",
-				    clock_real_ms(), err);
+	int r = move_snapshot(all, snapshot, from, SNAPSHOT_DELETING, "snapshot_delete_requested",
+			      "Snapshot deletion requested.", err);
 	if (r == 0)
 		remove_snapshot(all, snapshot);
 	return r;
@@ -802,10 +814,8 @@ static void recover_snapshots(struct sandboxes *all)
 		struct sandbox *sb = sandbox_find(all, c.sandboxes[i]);
 		if (sb && sb->state == SANDBOX_RUNNING)
 			(void)rt->ops->freeze(rt, &sb->box, false, &err);
-		(void)store_snapshot_move(all->env.store, c.ids[i], STATE_BIT(SNAPSHOT_CREATING),
-					  SNAPSHOT_FAILED, "interrupted",
-					  "sandboxd was stopped while it took the snapshot.", clock_real_ms(),
-					  &err);
+		(void)move_snapshot(all, c.ids[i], STATE_BIT(SNAPSHOT_CREATING), SNAPSHOT_FAILED,
+				    "interrupted", "sandboxd was stopped while it took the snapshot.", &err);
 		remove_snapshot(all, c.ids[i]);
 	}
 	snapshot_ids_done(&c);

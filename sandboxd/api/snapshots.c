@@ -70,16 +70,86 @@ int snapshot_post(struct http_req *req, struct err *err)
 	return answer_once(req, create_answer, err);
 }
 
-int snapshot_get(struct http_req *req, struct err *err)
+static int reply_one(struct http_req *req, const char *id, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
 	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
 	struct jw w = JW_INIT(&b);
 
-	int r = store_snapshot_get(sandboxes_store(l->sandboxes), http_param(req, "id"), render, &w, err);
+	int r = store_snapshot_get(sandboxes_store(l->sandboxes), id, render, &w, err);
 	if (r == 0)
 		http_reply_buf(req, 200, "application/json", &b);
 	return r;
+}
+
+/* ---- waiting: GET /snapshots/{id}?wait=, ours beside the API ------------------------- */
+
+struct waiter {
+	struct sandbox_watch watch;
+	struct http_req *req;
+};
+
+static int see_state(const struct snapshot_record *row, void *arg)
+{
+	*(enum snapshot_state *)arg = row->state;
+	return 0;
+}
+
+/* 1: there is nothing to wait for. */
+static int is_settled(const struct lifecycle *l, const char *id, struct err *err)
+{
+	enum snapshot_state state = SNAPSHOT_READY;
+
+	int r = store_snapshot_get(sandboxes_store(l->sandboxes), id, see_state, &state, err);
+	return r < 0 ? r : state == SNAPSHOT_READY || state == SNAPSHOT_FAILED;
+}
+
+static void waiter_gone(struct http_req *req)
+{
+	struct waiter *w = http_data(req);
+	sandboxes_unwatch(&w->watch);
+	free(w);
+}
+
+static void waiter_look(struct sandbox_watch *watch)
+{
+	struct waiter *w = container_of(watch, struct waiter, watch);
+	struct err err;
+
+	int r = is_settled(http_app(w->req), watch->id, &err);
+	if (r == 0)
+		return;
+	if (r > 0)
+		r = reply_one(w->req, watch->id, &err);
+	if (r < 0)
+		http_reply_err(w->req, &err);
+	sandboxes_unwatch(watch);
+	free(w);
+}
+
+static int wait_for(struct http_req *req, const char *id, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+	w->req = req;
+	sandboxes_watch(l->sandboxes, &w->watch, id, waiter_look);
+	http_set_data(req, w);
+	http_on_gone(req, waiter_gone);
+	return 0;
+}
+
+/* With ?wait the answer comes when it is Ready, Failed, or gone (404). */
+int snapshot_get(struct http_req *req, struct err *err)
+{
+	const char *id = http_param(req, "id");
+
+	int r = http_query(req, "wait") ? is_settled(http_app(req), id, err) : 1;
+	if (r < 0)
+		return r;
+	return r > 0 ? reply_one(req, id, err) : wait_for(req, id, err);
 }
 
 int snapshot_delete(struct http_req *req, struct err *err)

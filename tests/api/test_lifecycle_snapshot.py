@@ -19,16 +19,14 @@ def take(sandboxd, id, **fields):
     return made["id"]
 
 
-def state(sandboxd, snapshot):
-    response = sandboxd.http.get(f"/snapshots/{snapshot}")
+def state(sandboxd, snapshot, **query):
+    response = sandboxd.http.get(f"/snapshots/{snapshot}", params=query)
     return response.json()["status"] if response.status_code == 200 else {"state": response.status_code}
 
 
 def settled(sandboxd, snapshot, *wanted):
-    """A request at a time until the work is done: each is answered after what the loop did before it."""
-    status = state(sandboxd, snapshot)
-    while status["state"] in ("Creating", "Deleting") and status["state"] not in wanted:
-        status = state(sandboxd, snapshot)
+    """Ready, Failed or gone: the server answers at that moment."""
+    status = state(sandboxd, snapshot, wait="")
     assert not wanted or status["state"] in wanted, status
     return status
 
