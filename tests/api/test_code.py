@@ -1,6 +1,7 @@
 """Code contexts: Python cells in supervised kernels."""
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import children, events
+from daemon import EXECD, ROOT, TOKEN, Daemon, children, events
 
 
 class Context:
@@ -564,6 +565,33 @@ def test_what_looks_like_a_magic_and_is_python(context):
     assert context.value("x != y") == "True"
     cell = context.run("!true\ns = '''\n!not run\n'''\nlen(s)")
     assert cell.results == [{"text": "10"}] and cell.error is None
+
+
+@pytest.fixture
+def with_ipython(start_execd):
+    """A context whose Python has IPython, in a venv that the first test to want it makes."""
+    sys.path.insert(0, str(ROOT / "tests/bench"))
+    from cells import jupyter_venv
+
+    (ROOT / "build").mkdir(exist_ok=True)
+    with open(ROOT / "build/jupyter.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            venv = jupyter_venv()
+        except subprocess.CalledProcessError as problem:
+            pytest.skip(f"the wheels of tests/bench/requirements.txt cannot be had: {problem}")
+    return create(start_execd(env={"PATH": f"{venv}/bin:{os.environ['PATH']}"}))
+
+
+def test_magics_and_display_of_ipython(with_ipython):
+    cell = with_ipython.run("from IPython.display import HTML, display\ndisplay(HTML('<b>x</b>'))\nprint('after')\nHTML('<i>y</i>')")
+    assert [kind if kind == "stdout" else "result" for kind, _ in cell.order] == ["result", "stdout", "result"]
+    assert [result["text/html"] for result in cell.results] == ["<b>x</b>", "<i>y</i>"]
+    with_ipython.run("mine = 1")
+    assert "'mine'" in with_ipython.value("%who_ls")
+    assert with_ipython.run("%cd /\n!pwd").out[-1] == "/"
+    assert with_ipython.run("%nosuchmagic").error is not None
+    assert with_ipython.value("1 + 1") == "2"
 
 
 def test_an_unknown_magic_is_named(context):
@@ -1148,6 +1176,25 @@ def test_a_limit_of_cpu_time(execd):
 def test_bad_limits(execd, limits, words):
     answer = execd.http.post("/code/context", json={"language": "python", "limits": limits})
     assert answer.status_code == 400 and words in answer.json()["message"], answer.text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a process namespace of its own needs root")
+def test_a_cell_that_kills_its_parents_group_where_that_is_init(tmp_path):
+    """As PID 1 the agent is safe from its own cells; elsewhere kernels/README.md says what they can do."""
+    wrap = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "setsid"]
+    agent = Daemon([*wrap, EXECD, "--listen-fd", "{fd}", "--init"], tmp_path / "log", {**os.environ, "EXECD_ACCESS_TOKEN": TOKEN})
+    agent.token, agent.expect_exit = TOKEN, None
+    agent.http = agent.client({"X-EXECD-ACCESS-TOKEN": TOKEN})
+    agent.stream = agent.http.stream
+    try:
+        context = create(agent)
+        assert context.value("import os; os.getppid(), os.getpgid(os.getppid())") == "(1, 1)"
+        assert context.run("os.killpg(os.getpgid(os.getppid()), 9); os.kill(os.getppid(), 9)").error is None
+        assert context.value("1 + 1") == "2" and agent.http.get("/ping").status_code == 200
+        assert context.run("os.killpg(0, 9)").error["ename"] == "KernelDied"
+        assert agent.http.get("/ping").status_code == 200
+    finally:
+        agent.stop()
 
 
 def test_a_kill_is_not_called_want_of_memory(context):

@@ -53,6 +53,8 @@ static void test_defaults(void **state)
 	assert_null(o.entrypoint);
 	assert_int_equal(o.log_level, LOG_INFO);
 	assert_int_equal(o.grace_ms, 1000);
+	assert_int_equal(o.kernel_spares, 1);
+	assert_int_equal(o.kernel_idle_ms, 0);
 	assert_false(o.init);
 }
 
@@ -185,6 +187,24 @@ static void test_token_file(void **state)
 	assert_non_null(strstr(err.message, path));
 }
 
+static void test_kernels(void **state)
+{
+	(void)state;
+	setenv("EXECD_KERNEL_SPARES", "3", 1);
+	setenv("EXECD_KERNEL_IDLE_TIMEOUT", "90s", 1);
+	assert_int_equal(parse(), OPTIONS_RUN);
+	assert_int_equal(o.kernel_spares, 3);
+	assert_int_equal(o.kernel_idle_ms, 90000);
+	assert_int_equal(parse("--kernel-spares", "0", "--kernel-idle-timeout=10m"), OPTIONS_RUN);
+	assert_int_equal(o.kernel_spares, 0);
+	assert_int_equal(o.kernel_idle_ms, 600000);
+	assert_refused(parse("--kernel-spares", "17"), "17");
+	setenv("EXECD_KERNEL_IDLE_TIMEOUT", "soon", 1);
+	assert_refused(parse(), "EXECD_KERNEL_IDLE_TIMEOUT");
+	unsetenv("EXECD_KERNEL_SPARES");
+	unsetenv("EXECD_KERNEL_IDLE_TIMEOUT");
+}
+
 static void test_environment(void **state)
 {
 	(void)state;
@@ -242,7 +262,8 @@ int main(void)
 		cmocka_unit_test(test_refused),		  cmocka_unit_test(test_levels_and_durations),
 		cmocka_unit_test(test_reference_flags),	  cmocka_unit_test(test_init),
 		cmocka_unit_test(test_token_leaves_argv), cmocka_unit_test(test_token_file),
-		cmocka_unit_test(test_environment),	  cmocka_unit_test(test_listen_fds),
+		cmocka_unit_test(test_kernels),		  cmocka_unit_test(test_environment),
+		cmocka_unit_test(test_listen_fds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
