@@ -59,6 +59,9 @@ $O/kernels.S: $(KERNELS:%=$O/%.gz) Makefile
 	done | sed '1i .section .rodata' >$@
 	@echo '.section .note.GNU-stack,"",@progbits' >>$@
 
+# The documentation is part of sandboxd.
+$O/sandboxd/api/docs.o: sandboxd/api/docs.html proto/lifecycle.yaml
+
 $O/kernels.o: $O/kernels.S
 	$(Q)$(CC) -I. -c $< -o $@
 

@@ -841,8 +841,13 @@ static int merge_row(const struct record *row, void *arg)
 		return err_set(m->err, ERR_CONFLICT, "SANDBOX::INVALID_STATE", ESTALE,
 			       "sandbox '%.64s' is %s", row->id, sandbox_state_name(row->state));
 	}
-	json_object_foreach(m->patch, key, value) if (json_is_null(value))(void) json_object_del(all, key);
-	else(void) json_object_set(all, key, value);
+	json_object_foreach(m->patch, key, value)
+	{
+		if (json_is_null(value))
+			(void)json_object_del(all, key);
+		else
+			(void)json_object_set(all, key, value);
+	}
 	if (json_object_size(all) > METADATA_MAX) {
 		json_decref(all);
 		return err_set(m->err, ERR_INVALID, "SANDBOX::INVALID_METADATA_LABEL", E2BIG,

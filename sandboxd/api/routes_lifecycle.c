@@ -16,6 +16,8 @@
 
 const struct http_route lifecycle_routes[] = {
 	ROUTE("GET", "/health", health_get, .open = true),
+	ROUTE("GET", "/docs", docs_get, .open = true),
+	ROUTE("GET", "/openapi.yaml", openapi_get, .open = true),
 	ROUTE("GET", "/sandboxes", sandboxes_get),
 	ROUTE("POST", "/sandboxes", sandboxes_post, .body = HTTP_BODY_JSON),
 	ROUTE("GET", "/sandboxes/{id}", sandbox_get),
