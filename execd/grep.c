@@ -372,6 +372,7 @@ static int find(struct grep *g, struct lane *l, struct hit *hit)
 		return 0;
 	hit->line = l->pos + (size_t)line;
 	hit->line_end = line_end(&l->text, hit->line);
+	hit->begin = hit->end = 0;
 	r = regex_search(l->run, text + hit->line, hit->line_end - hit->line, &hit->begin, &hit->end);
 	return r < 0 ? r : 1;
 }

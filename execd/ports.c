@@ -297,7 +297,8 @@ static size_t take_known(struct port_list *l, const struct port_list *known)
 
 int ports_read(struct port_list *ret, const struct port_list *known, struct err *err)
 {
-	struct port_list l = {.v = calloc(PORTS_MAX, sizeof(*l.v))};
+	/* Not cleared: what is not used is never touched. */
+	struct port_list l = {.v = malloc(PORTS_MAX * sizeof(*l.v))};
 	size_t missing;
 	int r;
 

@@ -630,7 +630,7 @@ struct machine {
 	int n;
 	size_t bytes;
 	int16_t table[TABLE_SIZE]; /* index + 1 by hash */
-	int begin;		   /* the state at the beginning of a line, -1: not made */
+	unsigned generation;	   /* how often the states have been forgotten */
 	/* work space */
 	uint32_t *mark, *mark_next, stamp;
 	int *stack, *set;
@@ -646,7 +646,7 @@ static void forget(struct machine *m)
 		free(m->states[i]);
 	m->n = 0;
 	m->bytes = 0;
-	m->begin = -1;
+	m->generation++;
 	memset(m->table, 0, sizeof(m->table));
 }
 
@@ -665,7 +665,6 @@ static bool machine_init(struct machine *m, const struct automaton *a, bool anyw
 
 	m->automaton = a;
 	m->anywhere = anywhere;
-	m->begin = -1;
 	m->mark = calloc(n, sizeof(*m->mark));
 	m->mark_next = calloc(n, sizeof(*m->mark_next));
 	m->stack = calloc(2 * n + 2, sizeof(*m->stack));
@@ -823,29 +822,58 @@ static int begin_state(struct machine *m, uint16_t before)
 	return state_of(m, m->anywhere ? 0 : 1, before);
 }
 
+/* The end of a line: a match may end with it, and the next one begins. Kept under the newline, which no line
+ * has. */
+static int32_t step_line(struct machine *m, int state)
+{
+	int32_t to = step(m, state, END);
+	int begin;
+
+	if (to < 0)
+		return to;
+	begin = begin_state(m, BEFORE_BEGIN);
+	if (begin < 0)
+		return begin;
+	return (int32_t)((uint32_t)begin << 1 | (to & 1));
+}
+
 ssize_t regex_scan(struct regex_run *run, const char *text, size_t n)
 {
 	struct machine *m = &run->scan;
-	size_t line = 0;
-	int state = begin_state(m, BEFORE_BEGIN);
+	int32_t at = begin_state(m, BEFORE_BEGIN);
+	size_t i = 0;
 
-	for (size_t i = 0; i <= n && state >= 0; i++) {
-		bool end = i == n || text[i] == '\n';
-		int32_t to = step(m, state, end ? END : (uint8_t)text[i]);
+	if (at < 0)
+		return at;
+	at <<= 1;
+	for (; i < n && !(at & 1); i++) {
+		struct state *s = m->states[at >> 1];
+		unsigned c = (uint8_t)text[i];
+		int32_t to = s->next[c];
 
-		if (to < 0)
-			return to;
-		if (to & 1)
-			return (ssize_t)line;
-		state = to >> 1;
-		if (end) {
-			line = i + 1;
-			if (m->begin < 0)
-				m->begin = begin_state(m, BEFORE_BEGIN);
-			state = m->begin;
+		if (to < 0) {
+			unsigned generation = m->generation;
+
+			to = c == '\n' ? step_line(m, at >> 1) : step(m, at >> 1, c);
+			if (to < 0)
+				return to;
+			if (generation == m->generation)
+				s->next[c] = to;
 		}
+		at = to;
 	}
-	return state < 0 ? state : (ssize_t)n;
+	if (!(at & 1)) {
+		at = step(m, at >> 1, END);
+		if (at < 0)
+			return at;
+		if (!(at & 1))
+			return (ssize_t)n;
+	} else {
+		i--; /* it ended before this byte, which may be the newline */
+	}
+	while (i > 0 && text[i - 1] != '\n')
+		i--;
+	return (ssize_t)i;
 }
 
 /* The leftmost place where a match begins, from the end of the line backwards. */

@@ -364,8 +364,8 @@ static bool apply_pax(struct extra *x, char *text, size_t n)
 
 static int take_extended(struct tar_reader *r, struct err *err)
 {
-	char *text = (char *)r->extended.data;
 	size_t n = r->extended.len;
+	char *text;
 	bool good;
 
 	if (!buf_cstr(&r->extended))
@@ -460,34 +460,36 @@ static void begin_content(struct tar_reader *r, enum state state, uint64_t size)
 	r->padding = tar_padding(size);
 }
 
-static int begin_entry(struct tar_reader *r, const struct header *h, struct tar_entry *e, struct err *err)
+static int begin_entry(struct tar_reader *r, const struct header *h, const struct tar_entry *fields,
+		       struct err *err)
 {
 	char name[sizeof(h->prefix) + sizeof(h->name) + 2], link[sizeof(h->linkname) + 1];
+	struct tar_entry e = *fields;
 	uint64_t size;
 	int result;
 
 	get_name(h, name);
 	(void)snprintf(link, sizeof(link), "%.*s", (int)strnlen(h->linkname, sizeof(h->linkname)),
 		       h->linkname);
-	e->path = name;
-	e->link = link;
-	use_extra(e, &r->global);
-	use_extra(e, &r->next);
+	e.path = name;
+	e.link = link;
+	use_extra(&e, &r->global);
+	use_extra(&e, &r->next);
 	if (h->typeflag == 'S' || r->next.sparse)
 		return err_set(err, ERR_NOT_SUPPORTED, "INVALID_FILE_CONTENT", ENOTSUP,
-			       "'%s': files with holes (tar --sparse) are not supported", e->path);
-	e->type = entry_type(h->typeflag, e->path);
+			       "'%s': files with holes (tar --sparse) are not supported", e.path);
+	e.type = entry_type(h->typeflag, e.path);
 	/* A directory and a link have no content, whatever the size says: it is that of a list of names. */
-	if (e->type == TAR_DIR || e->type == TAR_SYMLINK)
-		e->size = 0;
-	size = e->size;
-	if (e->type == TAR_HARDLINK)
-		e->size = 0;
-	result = r->events->entry(r->arg, e, err);
+	if (e.type == TAR_DIR || e.type == TAR_SYMLINK)
+		e.size = 0;
+	size = e.size;
+	if (e.type == TAR_HARDLINK)
+		e.size = 0;
+	result = r->events->entry(r->arg, &e, err);
 	if (result < 0)
 		return result;
 	r->entries++;
-	begin_content(r, e->type == TAR_FILE ? DATA : SKIP, size);
+	begin_content(r, e.type == TAR_FILE ? DATA : SKIP, size);
 	extra_done(&r->next);
 	return 0;
 }

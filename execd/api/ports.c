@@ -10,8 +10,8 @@
 #include "lib/clock.h"
 #include "proto/json.h"
 
-#define PORTS_QUEUE_MAX (2U << 20) /* bytes of events that wait for one watcher; over it the stream breaks   \
-				    */
+/* Bytes of events that wait for one watcher; over it the stream breaks off. */
+#define PORTS_QUEUE_MAX (2U << 20)
 
 static void put_fields(struct jw *w, const struct port *p)
 {
