@@ -157,3 +157,32 @@ def test_events_go_with_the_tombstone(start_sandboxd):
     running(sandboxd)  # the sweeper has been round since
     with sqlite3.connect(sandboxd.state / "sandboxd.db") as db:
         assert db.execute("SELECT count(*) FROM events WHERE object = ?", (id,)).fetchone() == (0,)
+
+
+# ---- databases of earlier days ------------------------------------------------------------
+
+VERSION_1 = """
+CREATE TABLE sandboxes (id TEXT PRIMARY KEY, state INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
+ created_ms INTEGER NOT NULL, transition_ms INTEGER NOT NULL, expires_ms INTEGER, deadline_ms INTEGER, image TEXT NOT NULL,
+ entrypoint TEXT NOT NULL, platform TEXT, runtime TEXT NOT NULL, handle TEXT, port INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE metadata (sandbox TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE, key TEXT NOT NULL,
+ value TEXT NOT NULL, PRIMARY KEY (sandbox, key)) WITHOUT ROWID;
+CREATE INDEX sandboxes_deadline ON sandboxes(deadline_ms) WHERE deadline_ms IS NOT NULL;
+CREATE INDEX sandboxes_created ON sandboxes(created_ms DESC, id);
+CREATE INDEX sandboxes_state ON sandboxes(state);
+CREATE INDEX metadata_pair ON metadata(key, value);
+INSERT INTO sandboxes VALUES ('old', 7, 'x', 'It failed.', 1, 1, NULL, NULL, 'ubuntu', '["sh"]', NULL, 'oci', NULL, 0);
+INSERT INTO metadata VALUES ('old', 'a', 'b');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_database_of_version_1(start_sandboxd, tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    with sqlite3.connect(state / "sandboxd.db") as db:
+        db.executescript(VERSION_1)
+    sandboxd = start_sandboxd()
+    old = get(sandboxd, "old")
+    assert old["status"]["message"] == "It failed." and old["metadata"] == {"a": "b"} and "timing" not in old
+    running(sandboxd)
