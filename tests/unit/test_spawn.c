@@ -617,14 +617,16 @@ static void test_cgroup(void **state)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT(10000);
 	char *argv[] = {"true", NULL};
-	char path[128];
-	struct spawn spec = {.cgroup_procs = {path}};
+	char path[128], other[128];
+	struct spawn spec = {.cgroup_procs = {path, other}};
 
 	(void)state;
 	write_program("cgroup.procs", "", 0644, path);
+	write_program("other.procs", "", 0644, other);
 	shell("exit 0", &spec, &out);
 	assert_int_equal(fs_read_file(AT_FDCWD, path, &out), 0);
-	assert_string_equal(buf_cstr(&out), "0");
+	assert_int_equal(fs_read_file(AT_FDCWD, other, &out), 0);
+	assert_string_equal(buf_cstr(&out), "00");
 	spec = (struct spawn){.path = "true", .argv = argv, .envp = env, .cgroup_procs = {"/no/such/cgroup"}};
 	fails(&spec, ENOENT, ERR_NOT_FOUND,
 	      "start 'true': open '/no/such/cgroup': no such file or directory");
