@@ -755,6 +755,7 @@ static void shell_died(void *owner, int wstatus, const struct rusage *usage)
 	k->wstatus = wstatus;
 	k->usage = *usage;
 	k->ended = true;
+	k->advancing = true; /* what died() is given lies in it */
 	die(k);
 }
 
