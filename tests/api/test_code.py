@@ -768,7 +768,8 @@ def test_the_default_context_comes_back_by_itself_and_says_so(default):
     assert [e for e in default.run("1").events if e["type"] == "status"] == []
 
 
-def test_contexts_outlive_the_process_they_came_from(execd):
+def test_contexts_outlive_the_process_they_came_from(start_execd):
+    execd = start_execd(args=["--kernel-spares", "0"])  # one that is just being forked looks like the zygote
     first = create(execd)
     pid = int(first.value("import os; os.getpid()"))
     zygotes = [p for p in Path("/proc").glob("[0-9]*") if is_zygote(p, execd.pid)]
