@@ -5,6 +5,7 @@
  */
 #include "sandboxd/toml.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -90,6 +91,7 @@ static void add_child(struct toml *parent, struct toml *child)
 
 static struct toml *get(const struct toml *table, const char *key, size_t n)
 {
+	assert(key);
 	for (struct toml *c = table->first; c; c = c->next)
 		if (c->key && c->key_n == n && memcmp(c->key, key, n) == 0)
 			return c;

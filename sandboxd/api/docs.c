@@ -17,6 +17,11 @@ extern const char docs_page_end[] __attribute__((visibility("hidden")));
 extern const char docs_openapi_begin[] __attribute__((visibility("hidden")));
 extern const char docs_openapi_end[] __attribute__((visibility("hidden")));
 
+static size_t span(const char *begin, const char *end)
+{
+	return (size_t)(end - begin);
+}
+
 int docs_get(struct http_req *req, struct err *err)
 {
 	(void)err;
@@ -24,7 +29,7 @@ int docs_get(struct http_req *req, struct err *err)
 			      "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src "
 			      "'unsafe-inline'");
 	http_reply(req, 200, "text/html; charset=utf-8", docs_page_begin,
-		   (size_t)(docs_page_end - docs_page_begin));
+		   span(docs_page_begin, docs_page_end));
 	return 0;
 }
 
@@ -32,6 +37,6 @@ int openapi_get(struct http_req *req, struct err *err)
 {
 	(void)err;
 	http_reply(req, 200, "application/yaml", docs_openapi_begin,
-		   (size_t)(docs_openapi_end - docs_openapi_begin));
+		   span(docs_openapi_begin, docs_openapi_end));
 	return 0;
 }
