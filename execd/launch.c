@@ -23,9 +23,15 @@ void launch_done(struct launch *l)
 	accounts_free(l->accounts);
 }
 
-static int check_cwd(const char *given, const char *path, struct err *err)
+int launch_cwd(const char *given, char *const *envp, char **ret, struct err *err)
 {
+	_cleanup_free_ char *path = NULL;
 	struct stat st;
+	if (!given || !*given)
+		return 0;
+	int r = env_expand_path(given, envp, &path, err);
+	if (r < 0)
+		return r;
 	if (stat(path, &st) < 0)
 		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", errno,
 			       errno == ENOENT ? "cwd: directory '%s' does not exist"
@@ -34,18 +40,8 @@ static int check_cwd(const char *given, const char *path, struct err *err)
 	if (!S_ISDIR(st.st_mode))
 		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", ENOTDIR,
 			       "cwd: '%s' is not a directory", given);
+	*ret = TAKE_PTR(path);
 	return 0;
-}
-
-static int launch_cwd(struct launch *l, const struct command_spec *spec, struct err *err)
-{
-	if (!spec->cwd || !*spec->cwd)
-		return 0;
-	int r = env_expand_path(spec->cwd, l->envp, &l->cwd, err);
-	if (r >= 0)
-		r = check_cwd(spec->cwd, l->cwd, err);
-	l->spawn.cwd = l->cwd;
-	return r;
 }
 
 static int launch_shell(struct launch *l, const char *command, struct err *err)
@@ -116,7 +112,8 @@ int launch_prepare(struct launch *l, const struct command_spec *spec, const char
 {
 	int r = env_build_with(env_file, spec->envs, TREE_MARK, "", &l->envp, err);
 	if (r >= 0)
-		r = launch_cwd(l, spec, err);
+		r = launch_cwd(spec->cwd, l->envp, &l->cwd, err);
+	l->spawn.cwd = l->cwd;
 	if (r >= 0)
 		r = spec->argv ? launch_argv(l, spec->argv, err) : launch_shell(l, spec->command, err);
 	if (r >= 0)

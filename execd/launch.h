@@ -45,3 +45,9 @@ int launch_prepare(struct launch *l, const struct command_spec *spec, const char
 /* The id is known once there is a run; then the environment is marked with it (tree.h). */
 int launch_mark(struct launch *l, const char *id, struct err *err);
 void launch_done(struct launch *l);
+
+/*
+ * A request's cwd (NULL or empty: none given, *ret stays) as a path that is a
+ * directory: expanded as env_expand_path() does, -EINVAL with *err otherwise.
+ */
+int launch_cwd(const char *given, char *const *envp, char **ret, struct err *err);

@@ -16,8 +16,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "execd/env.h"
 #include "execd/execd.h"
+#include "execd/launch.h"
 #include "execd/run.h"
 #include "execd/shell.h"
 #include "lib/clock.h"
@@ -318,25 +318,6 @@ static void session_free(struct session *s)
 	free(s);
 }
 
-static int expand_cwd(const char *given, char **ret, struct err *err)
-{
-	_cleanup_free_ char *path = NULL;
-	struct stat st;
-	if (!given || !*given)
-		return 0;
-	int r = env_expand_path(given, NULL, &path, err);
-	if (r < 0)
-		return r;
-	if (stat(path, &st) < 0)
-		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", errno, "cwd: '%s': %s", given,
-			       errno == ENOENT ? "no such directory" : "cannot be used");
-	if (!S_ISDIR(st.st_mode))
-		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", ENOTDIR,
-			       "cwd: '%s' is not a directory", given);
-	*ret = TAKE_PTR(path);
-	return 0;
-}
-
 static int session_new(struct sessions *ss, const struct session_spec *spec, struct session **ret,
 		       struct err *err)
 {
@@ -347,7 +328,7 @@ static int session_new(struct sessions *ss, const struct session_spec *spec, str
 	list_init(&s->link);
 	list_init(&s->waiting);
 	s->envs = json_incref(spec->envs);
-	int r = expand_cwd(spec->cwd, &s->cwd, err);
+	int r = launch_cwd(spec->cwd, NULL, &s->cwd, err);
 	if (r >= 0)
 		r = run_new(ss->execd->runs, "bash", &session_ops, s, &s->run, err);
 	if (r >= 0) {
@@ -402,7 +383,7 @@ static int make_script(const struct session_run_spec *spec, char **ret, struct e
 {
 	_cleanup_free_ char *cwd = NULL;
 	struct buf script = BUF_INIT(SHELL_SCRIPT_MAX + 2 * SHELL_CWD_MAX);
-	int r = expand_cwd(spec->cwd, &cwd, err);
+	int r = launch_cwd(spec->cwd, NULL, &cwd, err);
 	if (r < 0)
 		return r;
 	if (cwd) {
