@@ -1199,9 +1199,12 @@ def test_client_that_vanishes_mid_listing(execd, wide):
         )
         assert connection.recv(1)
         reset(connection)
-    # Behind them on the same workers: when this is answered they are through.
-    assert names_listed(execd, wide) == ["first"]
-    settle(execd)
+    # A worker that is in the middle of a piece ends it first: each of these goes behind it on the same workers.
+    for _ in range(50):
+        assert names_listed(execd, wide) == ["first"]
+        settle(execd)
+        if not files_held_open(execd, wide):
+            break
     assert not files_held_open(execd, wide)
 
 
