@@ -287,6 +287,8 @@ struct archive_in {
 	struct graft *graft; /* NULL before the first bytes */
 	uint64_t entries, files, directories, links, skipped, bytes;
 	atomic_bool cancelled;
+	int failed; /* -errno of the first failure, which is what every later call gets */
+	struct err failure;
 };
 
 static int on_entry(void *arg, const struct tar_entry *e, struct err *err);
@@ -363,7 +365,16 @@ static int told(struct archive_in *a, int r, struct err *err)
 	(void)snprintf(err->message, sizeof(err->message),
 		       "unpack into '%.100s': %.300s (%" PRIu64 " entries are unpacked)", a->root, message,
 		       a->entries);
+	a->failed = r;
+	a->failure = *err;
 	return r;
+}
+
+static int failed_before(const struct archive_in *a, struct err *err)
+{
+	if (a->failed)
+		*err = a->failure;
+	return a->failed;
 }
 
 static int limit(struct archive_in *a, const struct tar_entry *e, struct err *err)
@@ -437,7 +448,10 @@ static int on_end(void *arg, struct err *err)
 
 int archive_in_feed(struct archive_in *a, const void *data, size_t n, struct err *err)
 {
-	int r = a->graft ? 0 : in_begin(a, err);
+	int r = failed_before(a, err);
+
+	if (r >= 0 && !a->graft)
+		r = in_begin(a, err);
 
 	if (r < 0)
 		return r;
@@ -463,7 +477,11 @@ static void write_counts(const struct archive_in *a, struct buf *out)
 
 int archive_in_end(struct archive_in *a, struct buf *out, struct err *err)
 {
-	int r = codec_in_finish(a->codec, err);
+	int r = failed_before(a, err);
+
+	if (r < 0)
+		return r;
+	r = codec_in_finish(a->codec, err);
 
 	if (r >= 0)
 		r = tar_reader_finish(a->tar, err);

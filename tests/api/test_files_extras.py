@@ -621,3 +621,23 @@ def test_grep_clients_that_vanish(execd, tmp_path):
 ])
 def test_grep_refused(execd, fields, status, word):
     refused(execd.http.post("/files/grep", json={"path": "/tmp", "pattern": "x", **fields}), status, word)
+
+
+@ROOT_ONLY
+def test_a_full_disk_is_named_and_leaves_no_half_file(execd, tmp_path):
+    small, big = tmp_path / "small", tmp_path / "big"
+    small.mkdir()
+    big.write_bytes(b"x" * 5_000_000)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", small], check=True)
+    try:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(big, "sub/big")
+        for answer in (
+            execd.http.post("/files/copy", json=[{"src": str(big), "dest": str(small / "big")}]),
+            execd.http.post("/directories/archive", params={"path": str(small)}, content=packed.getvalue()),
+        ):
+            assert answer.status_code == 507 and "no space left" in answer.json()["message"], answer.text
+        assert not [path for path in small.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", small], check=True)
