@@ -1,0 +1,209 @@
+/*
+ * probe.c - makes ready what all containers share, before anything is served. Blocks.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "lib/fs.h"
+#include "sandboxd/oci/box.h"
+#include "sandboxd/oci/enter.h"
+
+static int find_runtime(struct oci *oci, struct err *err)
+{
+	const char *name = oci->config->runtime;
+	const char *path = oci->envp[0] + strlen("PATH=");
+
+	if (strchr(name, '/')) {
+		if (snprintf(oci->runtime_path, sizeof(oci->runtime_path), "%s", name) < PATH_MAX &&
+		    access(name, X_OK) == 0)
+			return 0;
+		path = "";
+	}
+	while (*path) {
+		size_t n = strcspn(path, ":");
+		if (snprintf(oci->runtime_path, sizeof(oci->runtime_path), "%.*s/%s", (int)n, path, name) <
+			    PATH_MAX &&
+		    access(oci->runtime_path, X_OK) == 0)
+			return 0;
+		path += n + (path[n] == ':');
+	}
+	return err_set(
+		err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOENT,
+		"the OCI runtime '%s' is not there: `apt-get install crun` brings crun; --runtime names "
+		"another",
+		name);
+}
+
+/* One of the kernels that lie beside the agent; theirs are the languages that it does not carry itself. */
+static int copy_kernel(const struct oci *oci, int from, const char *name)
+{
+	char path[PATH_MAX];
+	_cleanup_buf_ struct buf b = BUF_INIT(256u << 20);
+	int r = fs_read_file(from, name, &b);
+	(void)snprintf(path, sizeof(path), "%s/roots/%s/agent/kernels", oci->config->state_dir,
+		       oci->root_name);
+	if (r >= 0)
+		r = fs_mkdir_p(path, 0755);
+	if (r < 0)
+		return r;
+	(void)snprintf(path, sizeof(path), "%s/roots/%s/agent/kernels/%s", oci->config->state_dir,
+		       oci->root_name, name);
+	r = fs_write_file(AT_FDCWD, path, b.data, b.len, 0755);
+	return r == 0 && chmod(path, 0755) < 0 ? -errno : r;
+}
+
+/* The programs in the folder kernels/ beside the agent, where there is one. */
+static int copy_kernels(const struct oci *oci, struct err *err)
+{
+	char path[PATH_MAX];
+	const char *slash = strrchr(oci->config->execd, '/');
+	int n = slash ? (int)(slash - oci->config->execd) : 1;
+	struct dirent *e;
+	int r = 0;
+
+	(void)snprintf(path, sizeof(path), "%.*s/kernels", n, slash ? oci->config->execd : ".");
+	DIR *dir = opendir(path);
+	while (dir && r == 0 && (e = readdir(dir))) {
+		struct stat st;
+		if (fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode) &&
+		    (st.st_mode & S_IXUSR))
+			r = copy_kernel(oci, dirfd(dir), e->d_name);
+	}
+	if (dir)
+		(void)closedir(dir);
+	return r < 0 ? err_sys(err, "SANDBOX::UNAVAILABLE", -r, "copy the kernels of '%s'", path) : 0;
+}
+
+static int copy_execd(const struct oci *oci, struct err *err)
+{
+	char path[PATH_MAX];
+	_cleanup_buf_ struct buf b = BUF_INIT(256u << 20);
+
+	int r = fs_read_file(AT_FDCWD, oci->config->execd, &b);
+	if (r < 0)
+		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "read the agent '%s' (--execd names another)",
+			       oci->config->execd);
+	(void)snprintf(path, sizeof(path), "%s/roots/%s/agent/execd", oci->config->state_dir, oci->root_name);
+	r = fs_write_file(AT_FDCWD, path, b.data, b.len, 0755);
+	if (r == 0 && chmod(path, 0755) < 0)
+		r = -errno;
+	return r < 0 ? err_sys(err, "SANDBOX::UNAVAILABLE", -r, "write '%s'", path) : 0;
+}
+
+/* A sandbox's directory links to the root it stands on. */
+static bool root_in_use(const struct oci *oci, const char *name)
+{
+	char path[PATH_MAX], link[PATH_MAX + 300], target[64];
+	bool found = false;
+	struct dirent *e;
+
+	(void)snprintf(path, sizeof(path), "%s/sandboxes", oci->config->state_dir);
+	DIR *d = opendir(path);
+	while (d && !found && (e = readdir(d))) {
+		(void)snprintf(link, sizeof(link), "%s/%s/root", path, e->d_name);
+		ssize_t n = readlink(link, target, sizeof(target) - 1);
+		target[MAX(n, (ssize_t)0)] = '\0';
+		found = n > 0 && strcmp(target, name) == 0;
+	}
+	if (d)
+		(void)closedir(d);
+	return found;
+}
+
+/* Roots of earlier starts on which no sandbox stands any more. */
+static void remove_old_roots(const struct oci *oci)
+{
+	char path[PATH_MAX], old[PATH_MAX + 300];
+	struct dirent *e;
+
+	(void)snprintf(path, sizeof(path), "%s/roots", oci->config->state_dir);
+	DIR *d = opendir(path);
+	while (d && (e = readdir(d)))
+		if (e->d_name[0] != '.' && !root_in_use(oci, e->d_name)) {
+			(void)snprintf(old, sizeof(old), "%s/%s", path, e->d_name);
+			(void)fs_remove_tree(AT_FDCWD, old);
+		}
+	if (d)
+		(void)closedir(d);
+}
+
+static int make_state_dirs(const struct oci *oci, struct err *err)
+{
+	static const char *const dirs[] = {"", "/runtime", "/roots", "/sandboxes", "/snapshots"};
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		(void)snprintf(path, sizeof(path), "%s%s", oci->config->state_dir, dirs[i]);
+		int r = fs_mkdir_p(path, 0700);
+		if (r < 0)
+			return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "make '%s'", path);
+	}
+	return 0;
+}
+
+/* Runs oci-enter --check in a scratch directory and brings back what it says. Blocks: nothing is served yet.
+ */
+static int check_kernel(const struct oci *oci, struct err *err)
+{
+	static const char *const dirs[] = {"", "/lower", "/upper.0", "/work.0", "/rootfs"};
+	char dir[PATH_MAX], path[PATH_MAX + 16], text[ERR_MESSAGE_MAX] = "";
+	_cleanup_close_ int pidfd = -EBADF;
+	int ends[2];
+	pid_t pid;
+	siginfo_t info = {0};
+
+	(void)snprintf(dir, sizeof(dir), "%s/roots/%s/check", oci->config->state_dir, oci->root_name);
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		(void)snprintf(path, sizeof(path), "%s%s", dir, dirs[i]);
+		if (mkdir(path, 0700) < 0)
+			return err_sys(err, "SANDBOX::UNAVAILABLE", errno, "make '%s'", path);
+	}
+	int r = fs_pipe(ends, 0, 0);
+	if (r < 0)
+		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "make a pipe");
+	char *const argv[] = {(char *)OCI_ENTER, dir, (char *)"--check", NULL};
+	struct spawn spec = {
+		.path = "/proc/self/exe", .argv = argv, .envp = oci->envp, .fds = {{ends[1], 2}}, .fds_n = 1};
+	r = spawn(&spec, &pid, &pidfd, err);
+	fd_close(&ends[1]);
+	if (r == 0) {
+		ssize_t n, len = 0;
+		while ((n = read(ends[0], text + len, sizeof(text) - 1 - (size_t)len)) > 0)
+			len += n;
+		while (len > 0 && text[len - 1] == '\n')
+			text[--len] = '\0';
+		while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR)
+			;
+		if (info.si_code != CLD_EXITED || info.si_status != 0)
+			r = err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP, "%s", text);
+	}
+	fd_close(&ends[0]);
+	(void)fs_remove_tree(AT_FDCWD, dir);
+	return r;
+}
+
+int oci_probe(struct runtime *rt, struct err *err)
+{
+	struct oci *oci = oci_of(rt);
+
+	if (geteuid() != 0)
+		return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", EPERM,
+			       "the oci runtime needs root (namespaces, overlayfs): start sandboxd as root");
+	cgroups_probe(&oci->cgroups); /* also where nothing can be made: what runs may still be ended */
+	int r = find_runtime(oci, err);
+	if (r == 0)
+		r = make_state_dirs(oci, err);
+	if (r < 0)
+		return r;
+	remove_old_roots(oci);
+	r = rootfs_build_host(oci->config->state_dir, oci->root_name, &oci->host, err);
+	if (r == 0)
+		r = copy_execd(oci, err);
+	if (r == 0)
+		r = copy_kernels(oci, err);
+	return r == 0 ? check_kernel(oci, err) : r;
+}
