@@ -1,0 +1,101 @@
+/*
+ * room.h - a room: namespaces with a tiny init, in which isolated code runs.
+ *
+ * Who does what. The agent describes a room (struct room_spec). The nursery, a
+ * small static program that the agent carries and starts from memory once,
+ * clones the room's init out of itself, so nothing of the agent's memory or
+ * descriptors is ever there; the init builds the view of the files, gives up
+ * its privileges for good and from then on starts what it is told to over a
+ * socket (room_spawn). It is a child of the agent, not dumpable, PID 1 of its
+ * own PID namespace. When it is killed everything in the room dies, and with the
+ * last process go the mounts, so there is nothing to undo.
+ *
+ *   STARTING -> READY -> ENDED
+ *
+ * All calls are for the loop's thread; none of them waits for the room.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "lib/child.h"
+#include "lib/err.h"
+#include "lib/spawn.h"
+
+struct execd;
+struct rooms;
+struct room;
+
+#define ROOM_MOUNTS_MAX 16 /* workspaces of one room */
+#define ROOM_LAYERS_MAX 64 /* uppers on top of each other */
+
+enum room_mode { ROOM_RW, ROOM_RO, ROOM_OVERLAY };
+
+/*
+ * A workspace. It stands at the same path in the room as in the container.
+ *
+ * An overlay has a *stack*, a directory with
+ *
+ *   0, 1, 2, ...   the layers, oldest first; the newest is the upper that is written to
+ *   work           overlayfs's own (replaced at each mount)
+ *
+ * and is mounted as lowerdir=<top-1>:...:<0>:<path>, upperdir=<top>. The stack
+ * of a workspace with `persist` is <state>/<id of the room>/<index> on disk;
+ * without it it lies in a tmpfs that only the room's mount and stack_fd know. Either way
+ * all work on it goes through stack_fd, never through a path.
+ */
+struct room_mount {
+	char *path; /* absolute and clean */
+	enum room_mode mode;
+	bool persist;
+	uint64_t size_max; /* of a tmpfs; 0: the default of the kernel */
+
+	/* ROOM_OVERLAY, from READY until the last reference to the room is gone; otherwise -EBADF. */
+	int stack_fd;	/* O_PATH | O_DIRECTORY */
+	int lower_fd;	/* O_PATH | O_DIRECTORY: what is below, in the agent's own view of the files */
+	bool userxattr; /* opaque marks are user.overlay.*, otherwise trusted.overlay.*; whiteouts are 0:0
+			   devices in both */
+	unsigned top;	/* the layer that is written to now */
+};
+
+/* NULL: no rooms so far. Lives as long as the agent. */
+int rooms_new(struct execd *execd, struct rooms **ret);
+/* Kills every room. */
+void rooms_free(struct rooms *rooms);
+
+const char *room_id(const struct room *room);
+bool room_is_ready(const struct room *room);
+/* Its init, for /proc/PID/...; 0 once it has ended. */
+pid_t room_pid(const struct room *room);
+struct room_mount *room_mounts(struct room *room, size_t *ret_n);
+
+/*
+ * A reference keeps the descriptors above and the directories on disk, not the
+ * processes: whoever works on a stack with a worker holds one.
+ */
+struct room *room_ref(struct room *room);
+void room_unref(struct room *room);
+/* Kills everything in it at once. */
+void room_kill(struct room *room);
+
+/*
+ * Replaces the mount of workspace `index` by one whose newest layer is `top`
+ * (an empty directory with the mode and owner that the root of the workspace is
+ * to have; it and all below must be there). The old mount is detached: processes
+ * that stand in it go on seeing it, so nothing may run in the room that matters
+ * (isolated_quiesce()). done(arg, 0 or -errno with *err) runs on the loop, later.
+ * Also the way to make changes of lower or of layers visible that were made from outside.
+ */
+typedef void room_done_fn(void *arg, int r, const struct err *err);
+int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *done, void *arg,
+		 struct err *err);
+
+/*
+ * As child_spawn(), inside: path and cwd are of the room's files, ids and
+ * cgroups are the room's own. It returns before there is a process: c->pid is
+ * known when the init has answered; one that cannot be started ends at once, with exit code
+ * 126 or 127 and what was wrong on its standard error. child_kill() and its kin work.
+ */
+int room_spawn(struct room *room, struct child *c, const struct spawn *spec, child_exit_fn *on_exit,
+	       struct err *err);
