@@ -12,11 +12,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "lib/util.h"
 
@@ -439,6 +441,39 @@ int fs_set_nonblock(int fd)
 		return -errno;
 	if (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
+	return 0;
+}
+
+/* Also when its parent has not collected it yet. */
+static bool is_dead(pid_t pid)
+{
+	_cleanup_close_ int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -EBADF;
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	if (pidfd < 0)
+		return pid > 0 && errno == ESRCH;
+	return poll(&p, 1, 0) > 0;
+}
+
+int fs_lock(int fd)
+{
+	const struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	while (fcntl(fd, F_SETLK, &lock) < 0) {
+		struct flock holder = lock;
+		if (errno != EAGAIN && errno != EACCES)
+			return -errno;
+		if (fcntl(fd, F_GETLK, &holder) < 0)
+			return -errno;
+		if (holder.l_type == F_UNLCK)
+			continue;
+		if (!is_dead(holder.l_pid))
+			return -EAGAIN;
+		if (fcntl(fd, F_SETLKW, &lock) == 0)
+			return 0;
+		if (errno != EINTR)
+			return -errno;
+	}
 	return 0;
 }
 

@@ -18,6 +18,11 @@ int fs_write_file(int dirfd, const char *path, const void *data, size_t n, mode_
 int fs_mkdir_p(const char *path, mode_t mode);
 /* Removes a tree below dirfd without following links and without crossing into another file system. */
 int fs_remove_tree(int dirfd, const char *path);
+/*
+ * Locks the whole file for this process until it ends. -EAGAIN: a living process has it. What a killed one
+ * left is waited for: a child on its way to exec may share its descriptors for a moment longer (spawn.c).
+ */
+int fs_lock(int fd);
 /* Close-on-exec, non-blocking for the ends asked for. */
 int fs_pipe(int ret[2], int nonblock_read, int nonblock_write);
 int fs_set_nonblock(int fd);

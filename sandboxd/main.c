@@ -94,11 +94,11 @@ static int open_state(struct sandboxd *d, struct err *err)
 	d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (d->lock_fd < 0)
 		return err_sys(err, "CONFIG", errno, "open '%s'", path);
-	/* Of the process, not of the descriptor: a child that has not reached exec when we are killed keeps
-	 * none. */
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	if (fcntl(d->lock_fd, F_SETLK, &lock) < 0)
-		return err_set(err, ERR_CONFLICT, "CONFIG", errno,
+	r = fs_lock(d->lock_fd);
+	if (r < 0 && r != -EAGAIN)
+		return err_sys(err, "CONFIG", -r, "lock '%s'", path);
+	if (r < 0)
+		return err_set(err, ERR_CONFLICT, "CONFIG", EAGAIN,
 			       "the state directory '%s' is in use by another sandboxd", dir);
 	(void)snprintf(path, sizeof(path), "%s/sandboxd.db", dir);
 	mode_t mask = umask(077);

@@ -509,6 +509,76 @@ static void test_moved_out_while_inside(void **state)
 	}
 }
 
+/* Somebody waits for a lock: /proc/locks shows it behind an arrow. */
+static bool waits_for_lock(pid_t pid)
+{
+	char line[256], who[32];
+	bool found = false;
+	FILE *f = fopen("/proc/locks", "re");
+
+	(void)snprintf(who, sizeof(who), " %d ", pid);
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = strstr(line, "->") && strstr(line, who);
+	if (f)
+		(void)fclose(f);
+	return found;
+}
+
+/* A child on its way to exec: it has its parent's descriptors, and so its locks, when that one is dead. */
+static int remnant(void *arg)
+{
+	const pid_t tester = *(const pid_t *)arg;
+
+	while (!waits_for_lock(tester) && kill(tester, 0) == 0)
+		(void)sched_yield();
+	_exit(0);
+}
+
+static void lock_and_die(pid_t tester)
+{
+	static char stack[64 * 1024];
+	int fd = openat(root_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0 || fs_lock(fd) < 0 || clone(remnant, stack + sizeof(stack), CLONE_FILES, &tester) < 0)
+		_exit(1);
+	_exit(0);
+}
+
+static void test_lock_of_a_dead_one(void **state)
+{
+	const pid_t self = getpid();
+	int wstatus;
+
+	(void)state;
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		lock_and_die(self);
+	assert_int_equal(waitpid(pid, &wstatus, 0), pid);
+	assert_int_equal(wstatus, 0);
+	int fd = openat(root_fd, "lock", O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(fs_lock(fd), 0);
+	fd_close(&fd);
+}
+
+static void test_lock_of_a_living_one(void **state)
+{
+	int wstatus;
+
+	(void)state;
+	int fd = openat(root_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(fs_lock(fd), 0);
+	assert_int_equal(fs_lock(fd), 0);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(fs_lock(openat(root_fd, "lock", O_RDWR | O_CLOEXEC)) == -EAGAIN ? 0 : 1);
+	assert_int_equal(waitpid(pid, &wstatus, 0), pid);
+	assert_int_equal(wstatus, 0);
+	fd_close(&fd);
+}
+
 #define fs_test(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -528,6 +598,8 @@ int main(void)
 		fs_test(test_mounts_are_not_crossed),
 		fs_test(test_remove_against_a_racer),
 		fs_test(test_moved_out_while_inside),
+		fs_test(test_lock_of_a_dead_one),
+		fs_test(test_lock_of_a_living_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
