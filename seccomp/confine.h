@@ -7,16 +7,11 @@
  *   confine_new()      once, in the agent: a name or an object from a request is checked,
  *                      and its filter compiled (or found in the cache)
  *   confine_start_*()  for each process, in the parent: what the child needs
- *   confine_apply()    in the child, between fork and exec, in two phases
+ *   confine_apply()    in the child, between fork and exec, in two phases (apply.h)
  *
- * The child may share the parent's memory (vfork). confine_apply() makes only system calls, allocates nothing
- * and writes nothing but its own stack and its confine_start. The second phase must be the last thing before
- * execve(2): from there on the filter is in force, and of the calls that a start still needs it lets pass
- * only sendmsg, seccomp, write, execve and exit_group.
- *
- * A denied call is answered through a listener, a descriptor that the child sends to the parent over a socket
- * of its confine_start; execd/denials.h has it and counts. Threads: one for a struct confines and what is
- * made of it; confine_apply() where it likes.
+ * A denied call is answered through a listener, a descriptor that the child
+ * sends to the parent over a socket; execd/denials.h has it and counts. Threads:
+ * one for a struct confines and what is made of it; confine_apply() where it likes.
  */
 #pragma once
 
@@ -25,6 +20,7 @@
 #include <sys/types.h>
 
 #include "lib/err.h"
+#include "seccomp/apply.h"
 
 #define CONFINE_PROFILE_MAX	  (256U << 10) /* bytes of a profile file */
 #define CONFINE_PROFILES_MAX	  32	       /* loaded at start, beside those built in */
@@ -62,41 +58,26 @@ json_t *confine_describe(const struct confine *c);
 /* What this kernel and this process can do of it, probed: {"seccomp": {...}, "landlock": {...}, ...}. */
 json_t *confine_capabilities(void);
 
+/* The flat block for the child; lives as long as c. NULL of none. */
+const struct confine_plan *confine_plan(const struct confine *c);
+
 /* ---- for each process, in the parent ----------------------------------------- */
 
 struct confine_start {
-	struct confine *confine; /* a reference */
-	int socket;		 /* ours: the listener comes through it */
-	int child_socket;	 /* the child must have it, close-on-exec or not, as number child_fd */
-	int child_fd;		 /* set by the caller before the child is made */
-	bool had_ids;		 /* set by the caller: the child changes to another user than root */
-	/* Written by confine_apply() when it fails; a copy of the memory (fork) has to bring it home itself.
-	 */
-	const char *step; /* static: "install the seccomp filter", ... */
+	int socket;	  /* ours: the listener comes through it; -EBADF: nothing is to come */
+	int child_socket; /* to be given to the child, which names it in confine_apply() */
 };
 
-/* c may be NULL: then everything below does nothing. confine_start_done() in any case. */
-int confine_start_init(struct confine_start *s, struct confine *c, struct err *err);
-/* Once the child has been made: closes the child's end. */
-void confine_start_made(struct confine_start *s);
+/* c may be NULL: both descriptors are -EBADF then. confine_start_done() in any case. */
+int confine_start_init(struct confine_start *s, const struct confine *c, struct err *err);
 /*
  * Once the child has reached exec: the listener, owned by the caller; -ENOENT when there is none, because
- * nothing is denied or because this kernel, or a filter over us, does not allow one.
+ * nothing is denied or because this kernel, or a filter over us, does not allow one. Does not wait.
  */
 int confine_start_listener(struct confine_start *s);
 void confine_start_done(struct confine_start *s);
-/* Words for the failed step: "install the seccomp filter: operation not permitted (needs ...)". */
-int confine_start_fail(const char *step, int errnum, const char *program, struct err *err);
-
-/* ---- in the child ------------------------------------------------------------ */
-
-enum confine_phase {
-	CONFINE_BEFORE_IDS,  /* with all privileges, mounts in place: bounding set, rlimits, Landlock */
-	CONFINE_BEFORE_EXEC, /* last of all: capabilities, no_new_privs, the filter */
-};
-
-/* 0, or -1 with errno and s->step. */
-int confine_apply(struct confine_start *s, enum confine_phase phase);
+/* Words for a failed step: "start 'x': install the seccomp filter: ... (needs ...)". Returns -errnum. */
+int confine_step_fail(enum confine_step step, int errnum, const char *program, struct err *err);
 
 /* ---- denied calls ---------------------------------------------------------------- */
 
