@@ -5,7 +5,8 @@
  * nothing in the table blocks for long except probe(), which runs before
  * anything is served. A container is a box, embedded in its sandbox:
  *
- *   create() -> started | failed          destroy() -> destroyed
+ *   create() -> (progress)* -> started | failed
+ *                                         destroy() -> destroyed
  *   adopt()  -> (runs already)            freeze()  -> frozen
  *                                         and, any time between: exited
  *
@@ -39,6 +40,9 @@ struct runtime_exit {
 struct runtime_events {
 	/* It runs. handle: what adopt() needs after a restart. notes: what could not be enforced, or "". */
 	void (*started)(struct runtime_box *box, const char *handle, const char *notes);
+	/* create() does something that may take minutes, such as fetching an image. The texts are constant:
+	 * what the sandbox is told to be doing. max_s: how long it may take; 0: as long as any start. */
+	void (*progress)(struct runtime_box *box, const char *reason, const char *message, uint32_t max_s);
 	/* create() did not succeed; destroy() is still to be called. */
 	void (*failed)(struct runtime_box *box, const struct err *err);
 	/* It ended by itself; destroy() is still to be called. Not after destroy(). */
@@ -56,7 +60,10 @@ struct runtime_box {
 	const struct runtime_events *events;
 	char id[RUNTIME_ID_MAX];
 	uint16_t port; /* of execd on 127.0.0.1: from create() on, and after adopt() set by its caller */
-	uint64_t prepared_usec; /* of the monotonic clock, when its files and groups stood; 0: not yet */
+	/* Of the monotonic clock, what has been reached; 0: not yet, or never had to be done. */
+	uint64_t pulled_usec;	/* its image was fetched */
+	uint64_t unpacked_usec; /* and made into a file system */
+	uint64_t prepared_usec; /* its files and groups stood */
 	void *priv;		/* the driver's */
 };
 
@@ -66,9 +73,15 @@ struct runtime_limits {
 	uint32_t pids;	       /* 0: no limit */
 };
 
+/* What a container is made from, as the client named it. Each driver looks it up where it has its own. */
+struct runtime_image {
+	const char *uri;
+	const char *username, *password; /* of its registry; NULL: none. Never logged, stored or in argv. */
+};
+
 /* Borrowed during create(). */
 struct runtime_spec {
-	const char *root;	  /* from the image table */
+	struct runtime_image image;
 	const json_t *entrypoint; /* array of strings, not empty */
 	const json_t *env;	  /* object of strings, or NULL */
 	const char *snapshot;	  /* to stand on, or NULL */

@@ -148,7 +148,7 @@ static void set_deadline(const struct sandboxes *all, struct transition *t)
 
 	switch (t->to) {
 	case SANDBOX_PENDING:
-		t->deadline_ms = t->now_ms + (uint64_t)c->provision_max_s * 1000;
+		t->deadline_ms = t->now_ms + (uint64_t)(t->max_s ? t->max_s : c->provision_max_s) * 1000;
 		break;
 	case SANDBOX_RUNNING:
 	case SANDBOX_PAUSED:
@@ -243,10 +243,9 @@ static void note_timing(const struct sandbox *sb)
 		const char *name;
 		uint64_t at;
 	} steps[] = {
-		{"preparedMs", sb->box.prepared_usec},
-		{"startedMs", sb->started_usec},
-		{"answeredMs", sb->answered_usec},
-		{"totalMs", clock_mono_usec()},
+		{"pulledMs", sb->box.pulled_usec},     {"unpackedMs", sb->box.unpacked_usec},
+		{"preparedMs", sb->box.prepared_usec}, {"startedMs", sb->started_usec},
+		{"answeredMs", sb->answered_usec},     {"totalMs", clock_mono_usec()},
 	};
 	char text[256];
 	size_t n = 0;
@@ -341,6 +340,19 @@ static void on_started(struct runtime_box *box, const char *handle, const char *
 	(void)snprintf(sb->handle, sizeof(sb->handle), "%s", handle);
 	add_note(sb, notes);
 	check_running(sb);
+}
+
+static void on_progress(struct runtime_box *box, const char *reason, const char *message, uint32_t max_s)
+{
+	struct sandbox *sb = container_of(box, struct sandbox, box);
+	struct transition t = {.from = STATE_BIT(SANDBOX_PENDING),
+			       .to = SANDBOX_PENDING,
+			       .reason = reason,
+			       .message = message,
+			       .max_s = max_s};
+
+	if (sb->state == SANDBOX_PENDING)
+		(void)move(sb->all, box->id, &t);
 }
 
 static void on_failed(struct runtime_box *box, const struct err *err)
@@ -444,6 +456,7 @@ static void on_destroyed(struct runtime_box *box)
 
 static const struct runtime_events events = {
 	.started = on_started,
+	.progress = on_progress,
 	.failed = on_failed,
 	.exited = on_exited,
 	.frozen = on_frozen,

@@ -90,6 +90,7 @@ struct transition {
 	const char *reason, *message; /* NULL: stays as it is */
 	uint64_t now_ms;
 	uint64_t deadline_ms; /* of the new state, 0: none */
+	uint32_t max_s;	      /* from which its owner reckons that, 0: the usual */
 	bool until_expiry;    /* the deadline is expires_ms */
 	const char *handle;   /* NULL: stays as it is */
 };

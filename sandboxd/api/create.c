@@ -21,6 +21,7 @@
 #define RESERVED_PREFIX	 "opensandbox.io/"
 #define ARG_MAX_BYTES	 (128 * 1024 - 1) /* of the kernel, one argument or variable */
 #define ARGS_MAX_BYTES	 (1024 * 1024)	  /* entrypoint and env together */
+#define AUTH_MAX_BYTES	 (16 * 1024)
 #define CPU_MAX_MILLIS	 (4096ull * 1000)
 #define MEMORY_MIN	 (8ull << 20) /* execd itself must fit */
 #define MEMORY_MAX	 (1ull << 50)
@@ -344,8 +345,40 @@ static int parse_snapshot(json_t *body, struct store *store, struct sandbox_spec
 	return store ? store_snapshot_get(store, id, take_image, &source, err) : 0;
 }
 
-static int parse_image(json_t *body, const struct config *config, struct sandbox_spec *spec,
-		       const char *snapshot_image, struct err *err)
+/* One word of bounded length; whether there is such an image is the driver's to say. */
+static int check_reference(const char *uri, struct err *err)
+{
+	if (!uri[strspn(uri, " \t")])
+		return invalid(err, "image.uri must not be blank");
+	if (strlen(uri) >= IMAGE_URI_MAX)
+		return invalid(err, "image.uri is longer than %d bytes", IMAGE_URI_MAX - 1);
+	for (const char *c = uri; *c; c++)
+		if ((unsigned char)*c <= ' ' || *c == 0x7f)
+			return invalid(err, "image.uri holds a blank or control character");
+	return 0;
+}
+
+/* Neither stands alone: half of a login is a mistake that a registry would tell less clearly. */
+static int parse_auth(json_t *auth, struct runtime_image *image, struct err *err)
+{
+	const char *const *parts[] = {&image->username, &image->password};
+
+	int r = json_get_str(auth, "username", JSON_OPTIONAL, &image->username, err);
+	if (r >= 0)
+		r = json_get_str(auth, "password", JSON_OPTIONAL, &image->password, err);
+	if (r < 0)
+		return r;
+	if (!image->username != !image->password)
+		return invalid(err, "image.auth needs both username and password");
+	for (size_t i = 0; image->username && i < ARRAY_SIZE(parts); i++)
+		if (strlen(*parts[i]) > AUTH_MAX_BYTES)
+			return invalid(err, "image.auth: longer than %d bytes", AUTH_MAX_BYTES);
+	if (image->username && strchr(image->username, ':'))
+		return invalid(err, "image.auth.username must not hold a colon");
+	return 0;
+}
+
+static int parse_image(json_t *body, struct sandbox_spec *spec, const char *snapshot_image, struct err *err)
 {
 	json_t *image = NULL, *auth = NULL;
 
@@ -355,17 +388,17 @@ static int parse_image(json_t *body, const struct config *config, struct sandbox
 	if (!image == !spec->runtime.snapshot)
 		return invalid(err, "exactly one of image and snapshotId must be given");
 	if (spec->runtime.snapshot) {
-		spec->image = snapshot_image;
-		return image_resolve(&config->images, spec->image, &spec->runtime.root, err);
+		spec->image = spec->runtime.image.uri = snapshot_image;
+		return 0;
 	}
 	r = json_get_str(image, "uri", JSON_REQUIRED, &spec->image, err);
 	if (r >= 0)
 		r = json_get_obj(image, "auth", JSON_OPTIONAL, &auth, err);
 	if (r < 0)
 		return r;
-	if (!spec->image[strspn(spec->image, " \t")])
-		return invalid(err, "image.uri must not be blank");
-	return image_resolve(&config->images, spec->image, &spec->runtime.root, err);
+	spec->runtime.image.uri = spec->image;
+	r = check_reference(spec->image, err);
+	return r < 0 ? r : parse_auth(auth, &spec->runtime.image, err);
 }
 
 static int parse_platform(json_t *body, struct sandbox_spec *spec, struct err *err)
@@ -491,7 +524,7 @@ int create_parse(json_t *body, const struct config *config, struct store *store,
 	if (r >= 0)
 		r = parse_snapshot(body, store, ret, keep, err);
 	if (r >= 0)
-		r = parse_image(body, config, ret, keep->snapshot_image, err);
+		r = parse_image(body, ret, keep->snapshot_image, err);
 	if (r >= 0)
 		r = parse_entrypoint(body, ret, keep, &total, err);
 	if (r >= 0)

@@ -282,11 +282,15 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 		.env = spec->env,
 		.token = spec->token,
 	};
+	const char *root;
+	int r = image_resolve(&oci->config->images, spec->image.uri, &root, err);
+	if (r < 0)
+		return r;
 	struct oci_box *b = box_new(oci, box);
 	if (!b)
 		return err_set(err, ERR_INTERNAL, OCI_START_CODE, ENOMEM, "out of memory");
 	b->limits = spec->limits;
-	int r = spec->snapshot ? stand_on(b, spec->snapshot, err) : 0;
+	r = spec->snapshot ? stand_on(b, spec->snapshot, err) : 0;
 	if (r == 0)
 		r = bundle_config(&bundle, &b->config_json, err);
 	if (r == 0 && spec->token)

@@ -75,7 +75,8 @@ static void taken(const char *text, void (*look)(const struct sandbox_spec *spec
 static void look_minimal(const struct sandbox_spec *s)
 {
 	assert_string_equal(s->image, "python:3.11");
-	assert_string_equal(s->runtime.root, "host");
+	assert_string_equal(s->runtime.image.uri, "python:3.11");
+	assert_null(s->runtime.image.username);
 	assert_int_equal(json_array_size(s->runtime.entrypoint), 3);
 	assert_null(s->runtime.env);
 	assert_int_equal(s->timeout_s, 0);
@@ -126,8 +127,13 @@ static void test_shape(void **state)
 	refused("{'image':{},'entrypoint':['x'],'resourceLimits':{}}", "INVALID_REQUEST_BODY", "uri");
 	refused("{'image':{'uri':' '},'entrypoint':['x'],'resourceLimits':{}}", "SANDBOX::INVALID_PARAMETER",
 		"blank");
-	refused("{'image':{'uri':'nginx'},'entrypoint':['x'],'resourceLimits':{}}",
-		"SANDBOX::INVALID_PARAMETER", "configured are: host");
+	refused("{'image':{'uri':'a b'},'entrypoint':['x'],'resourceLimits':{}}",
+		"SANDBOX::INVALID_PARAMETER", "blank or control");
+	refused("{'image':{'uri':'a','auth':{'username':'u'}},'entrypoint':['x'],'resourceLimits':{}}",
+		"SANDBOX::INVALID_PARAMETER", "both username and password");
+	refused("{'image':{'uri':'a','auth':{'username':'u:v','password':''}},'entrypoint':['x'],'"
+		"resourceLimits':{}}",
+		"SANDBOX::INVALID_PARAMETER", "colon");
 	refused("{'image':{'uri':'host'},'resourceLimits':{}}", "INVALID_REQUEST_BODY", "entrypoint");
 	refused("{'image':{'uri':'host'},'entrypoint':[],'resourceLimits':{}}", "DOCKER::INVALID_ENTRYPOINT",
 		"command");

@@ -46,7 +46,7 @@ static int fake_create(struct runtime *rt, struct runtime_box *box, const struct
 	socklen_t len = sizeof(a);
 
 	(void)rt;
-	assert_string_equal(spec->root, "host");
+	assert_string_equal(spec->image.uri, "python:3.11");
 	if (fake.create_result < 0)
 		return err_set(err, ERR_INTERNAL, "X", -fake.create_result, "no");
 	assert_int_equal(getsockname(fake.listen_fd, (struct sockaddr *)&a, &len), 0);
@@ -181,7 +181,7 @@ static void create(char id[RANDOM_UUID_MAX], uint64_t timeout_s)
 		.entrypoint = entrypoint,
 		.metadata = metadata,
 		.timeout_s = timeout_s,
-		.runtime = {.root = "host", .entrypoint = entrypoint},
+		.runtime = {.image.uri = "python:3.11", .entrypoint = entrypoint},
 		.notes = "",
 	};
 	int r = sandboxes_create(all, &spec, id, &err);
@@ -374,6 +374,26 @@ static void test_delete_pending(void **state)
 	is(id, SANDBOX_TERMINATED, "user_delete");
 }
 
+/* A step that takes minutes is told, and has a deadline of its own. */
+static void test_progress(void **state)
+{
+	const uint64_t soon_ms = 2000 * 1000;
+	char id[RANDOM_UUID_MAX];
+	struct err err;
+
+	(void)state;
+	create(id, 600);
+	box(0)->events->progress(box(0), "image_pulling", "The image is being pulled.", 3000);
+	is(id, SANDBOX_PENDING, "image_pulling");
+	assert_true(look(id).deadline_ms > clock_real_ms() + soon_ms);
+	box(0)->events->progress(box(0), "provisioning", "Sandbox is being created.", 0);
+	is(id, SANDBOX_PENDING, "provisioning");
+	assert_true(look(id).deadline_ms < clock_real_ms() + soon_ms);
+	assert_int_equal(sandboxes_delete(all, id, &err), 0);
+	box(0)->events->progress(box(0), "image_pulling", "The image is being pulled.", 3000);
+	is(id, SANDBOX_STOPPING, "user_delete");
+}
+
 static void test_start_fails(void **state)
 {
 	char id[RANDOM_UUID_MAX];
@@ -556,7 +576,7 @@ static void refused(enum err_kind kind, const char *words)
 	struct sandbox_spec spec = {.image = "x", .entrypoint = json_array(), .notes = ""};
 	uint64_t n;
 
-	spec.runtime = (struct runtime_spec){.root = "host", .entrypoint = spec.entrypoint};
+	spec.runtime = (struct runtime_spec){.image.uri = "python:3.11", .entrypoint = spec.entrypoint};
 	assert_true(sandboxes_create(all, &spec, id, &err) < 0);
 	json_decref(spec.entrypoint);
 	assert_int_equal(err.kind, kind);
@@ -668,6 +688,7 @@ int main(void)
 		TEST(test_running_needs_both),
 		TEST(test_delete),
 		TEST(test_delete_pending),
+		TEST(test_progress),
 		TEST(test_start_fails),
 		TEST(test_ends_by_itself),
 		TEST(test_ends_while_pending),
