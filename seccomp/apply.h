@@ -42,6 +42,7 @@ struct confine_plan {
 	uint64_t landlock_fs, landlock_net, landlock_scope; /* what is handled: all that this kernel knows */
 	uint64_t landlock_read, landlock_write;		    /* what the two kinds of paths allow */
 	struct confine_block read_paths, write_paths;	    /* n strings, each with its NUL */
+	uint32_t read_optional, write_optional;		    /* of the first ones any may be missing */
 	struct confine_block rlimits;			    /* struct confine_rlimit */
 	struct confine_block notify;			    /* struct sock_filter: the one with a listener */
 	struct confine_block
@@ -61,7 +62,8 @@ enum confine_step {
 	CONFINE_STEP_BOUNDING,
 	CONFINE_STEP_NO_NEW_PRIVS,
 	CONFINE_STEP_LANDLOCK_RULESET,
-	CONFINE_STEP_LANDLOCK_PATH,
+	CONFINE_STEP_LANDLOCK_READ_PATH,
+	CONFINE_STEP_LANDLOCK_WRITE_PATH,
 	CONFINE_STEP_LANDLOCK,
 	CONFINE_STEP_AMBIENT,
 	CONFINE_STEP_CAPABILITIES,
@@ -69,9 +71,15 @@ enum confine_step {
 	CONFINE_STEP_LISTENER, /* send the listener home */
 };
 
+/* What did not work; index: which path of the list. */
+struct confine_fault {
+	enum confine_step step;
+	uint32_t index;
+};
+
 /*
  * socket: a connected AF_UNIX socket that takes the listener home, or -1: then there is none, and denied
- * calls are answered in silence. It becomes close-on-exec. 0, or -errno and *ret_step.
+ * calls are answered in silence. It becomes close-on-exec. 0, or -errno and *fault.
  */
 int confine_apply(const struct confine_plan *plan, int socket, enum confine_phase phase,
-		  enum confine_step *ret_step);
+		  struct confine_fault *fault);

@@ -76,8 +76,9 @@ int confine_start_init(struct confine_start *s, const struct confine *c, struct 
  */
 int confine_start_listener(struct confine_start *s);
 void confine_start_done(struct confine_start *s);
-/* Words for a failed step: "start 'x': install the seccomp filter: ... (needs ...)". Returns -errnum. */
-int confine_step_fail(enum confine_step step, int errnum, const char *program, struct err *err);
+/* Words for a failed confine_apply(): "start 'x': install the seccomp filter: ...". Returns -errnum. */
+int confine_fault_err(const struct confine *c, const struct confine_fault *fault, int errnum,
+		      const char *program, struct err *err);
 
 /* ---- denied calls ---------------------------------------------------------------- */
 
