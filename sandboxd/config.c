@@ -29,6 +29,13 @@ int config_init(struct config *c)
 	return -ENOMEM;
 }
 
+void config_free_list(char **list)
+{
+	for (char **p = list; p && *p; p++)
+		free(*p);
+	free(list);
+}
+
 void config_done(struct config *c)
 {
 	free(c->listen_host);
@@ -38,6 +45,7 @@ void config_done(struct config *c)
 	free(c->runtime);
 	fd_close(&c->listen_fd);
 	image_table_done(&c->images);
+	config_free_list(c->allowed_host_paths);
 	*c = (struct config){.listen_fd = -EBADF};
 }
 

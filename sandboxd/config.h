@@ -24,6 +24,7 @@ struct config {
 	char *runtime;	 /* OCI runtime: absolute path or bare name */
 
 	struct image_table images;
+	char **allowed_host_paths; /* under which volumes may lie; NULL: none */
 
 	uint32_t timeout_max_s;	  /* longest `timeout` of a create, 0: no limit but TIMEOUT_MAX_S */
 	uint32_t provision_max_s; /* Pending for longer is a failure */
@@ -43,6 +44,8 @@ struct config {
 /* Defaults; -ENOMEM. */
 int config_init(struct config *c);
 void config_done(struct config *c);
+/* Strings up to a NULL; or NULL. */
+void config_free_list(char **list);
 
 /* Completes what was left out and refuses what cannot go together. */
 int config_check(struct config *c, struct err *err);

@@ -22,6 +22,7 @@
 #include "lib/err.h"
 #include "lib/loop.h"
 #include "lib/pool.h"
+#include "sandboxd/volume.h"
 
 #define RUNTIME_ID_MAX	   64
 #define RUNTIME_HANDLE_MAX 128
@@ -87,6 +88,7 @@ struct runtime_spec {
 	const char *snapshot;	  /* to stand on, or NULL */
 	const char *token;	  /* that execd asks every request for, or NULL */
 	struct runtime_limits limits;
+	const struct volumes *volumes; /* opened, or NULL; a driver that keeps a descriptor duplicates it */
 };
 
 struct runtime_ops {

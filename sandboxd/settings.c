@@ -24,6 +24,7 @@ enum kind {
 	SET_LOG_LEVEL,
 	SET_RUNTIME, /* the one word it may be */
 	SET_PATH,    /* "~/" is the home directory */
+	SET_PATHS,   /* an array of absolute paths */
 	SET_NOTHING, /* known, and without a meaning here */
 };
 
@@ -49,6 +50,8 @@ static const struct setting settings[] = {
 	{"runtime", "type", SET_RUNTIME, 0, 0, 0, "\"oci\"",
 	 "what makes the containers: oci, the embedded runtime"},
 	{"docker", "pids_limit", SET_U32, AT(pids_max), 1, 4194304, "4096", "processes in one sandbox"},
+	{"storage", "allowed_host_paths", SET_PATHS, AT(allowed_host_paths), 0, 0, "[]",
+	 "paths of this host under which volumes of the kind host may lie; none: such volumes are refused"},
 	{"sandboxd", "state", SET_PATH, AT(state_dir), 0, 0, "\"/var/lib/sandboxd\"",
 	 "directory of the store, images and sandboxes"},
 	{"sandboxd", "execd", SET_PATH, AT(execd), 0, 0, NULL, "the agent; default: execd beside sandboxd"},
@@ -113,6 +116,35 @@ static int set_text(const struct setting *s, const struct toml *v, struct config
 	return 0;
 }
 
+static int set_paths(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
+{
+	char ***slot = (char ***)((char *)c + s->offset);
+	size_t n = 0;
+
+	if (v->type != TOML_ARRAY)
+		return wrong(s, v, err, "an array of strings");
+	for (const struct toml *e = v->first; e; e = e->next, n++) {
+		if (e->type != TOML_STRING)
+			return wrong(s, e, err, "a string");
+		if (e->string[0] != '/' || strlen(e->string) != e->string_n || strstr(e->string, "/.."))
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+				       "line %u: %s.%s: '%.200s' is not an absolute path without '..'",
+				       e->line, s->section, s->key, e->string);
+	}
+	char **list = calloc(n + 1, sizeof(*list));
+	if (!list)
+		return err_sys(err, "CONFIG", ENOMEM, "read the configuration");
+	n = 0;
+	for (const struct toml *e = v->first; e; e = e->next)
+		if (!(list[n++] = strdup(e->string))) {
+			config_free_list(list);
+			return err_sys(err, "CONFIG", ENOMEM, "read the configuration");
+		}
+	config_free_list(*slot);
+	*slot = list;
+	return 0;
+}
+
 static int set_number(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
 {
 	if (v->type != TOML_INTEGER)
@@ -161,6 +193,8 @@ static int set_one(const struct setting *s, const struct toml *v, struct config 
 	case SET_STRING:
 	case SET_PATH:
 		return set_text(s, v, c, err);
+	case SET_PATHS:
+		return set_paths(s, v, c, err);
 	case SET_U16:
 	case SET_U32:
 		return set_number(s, v, c, err);

@@ -296,8 +296,6 @@ static int check_unknown(json_t *body, struct err *err)
 
 static int check_unsupported(json_t *body, struct err *err)
 {
-	json_t *volumes = NULL;
-
 	int r = refuse_string(body, "templateId", err);
 	if (r >= 0)
 		r = refuse_object(body, "networkPolicy", err);
@@ -305,11 +303,6 @@ static int check_unsupported(json_t *body, struct err *err)
 		r = refuse_object(body, "credentialProxy", err);
 	if (r >= 0)
 		r = refuse_object(body, "lifecycle", err);
-	if (r >= 0)
-		r = json_get_arr(body, "volumes", JSON_OPTIONAL, &volumes, err);
-	if (r >= 0 && json_array_size(volumes))
-		r = err_set(err, ERR_INVALID, "VOLUME::UNSUPPORTED_BACKEND", EOPNOTSUPP,
-			    "volumes are not supported by this runtime yet");
 	return r < 0 ? r : check_extensions(body, err);
 }
 
@@ -509,6 +502,18 @@ static int parse_env(json_t *body, struct sandbox_spec *spec, struct create_keep
 	return 0;
 }
 
+static int parse_volumes(json_t *body, const struct config *config, struct sandbox_spec *spec,
+			 struct create_keep *keep, struct err *err)
+{
+	json_t *array = NULL;
+
+	int r = json_get_arr(body, "volumes", JSON_OPTIONAL, &array, err);
+	if (r >= 0)
+		r = volumes_parse(array, config->allowed_host_paths, &keep->volumes, err);
+	spec->runtime.volumes = &keep->volumes;
+	return r;
+}
+
 int create_parse(json_t *body, const struct config *config, struct store *store, struct sandbox_spec *ret,
 		 struct create_keep *keep, struct err *err)
 {
@@ -538,6 +543,8 @@ int create_parse(json_t *body, const struct config *config, struct store *store,
 	if (r >= 0)
 		r = parse_platform(body, ret, err);
 	if (r >= 0)
+		r = parse_volumes(body, config, ret, keep, err);
+	if (r >= 0)
 		r = json_get_bool(body, "secureAccess", JSON_OPTIONAL, &ret->secure, err);
 	if (r < 0)
 		create_done(keep);
@@ -548,5 +555,6 @@ void create_done(struct create_keep *keep)
 {
 	json_decref(keep->env);
 	json_decref(keep->entrypoint);
+	volumes_done(&keep->volumes);
 	keep->env = keep->entrypoint = NULL;
 }

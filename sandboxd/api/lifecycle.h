@@ -37,6 +37,7 @@ struct create_keep {
 	json_t *env;
 	json_t *entrypoint; /* where the request names none */
 	char snapshot_image[IMAGE_URI_MAX + 1];
+	struct volumes volumes; /* not opened yet */
 	char notes[192];
 };
 int create_parse(json_t *body, const struct config *config, struct store *store, struct sandbox_spec *ret,

@@ -121,7 +121,9 @@ static int create_answer(struct http_req *req, struct answer *a, struct err *err
 	int r = create_parse(http_json(req), l->config, sandboxes_store(l->sandboxes), &spec, &keep, err);
 	if (r < 0)
 		return r;
-	r = sandboxes_create(l->sandboxes, &spec, id, err);
+	r = volumes_open(&keep.volumes, l->config->allowed_host_paths, l->config->state_dir, err);
+	if (r == 0)
+		r = sandboxes_create(l->sandboxes, &spec, id, err);
 	create_done(&keep);
 	if (r < 0)
 		return r;

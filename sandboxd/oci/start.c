@@ -282,6 +282,9 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 		.env = spec->env,
 		.token = spec->token,
 	};
+	if (spec->volumes && spec->volumes->n)
+		return err_set(err, ERR_INVALID, VOLUME_CODE("UNSUPPORTED_BACKEND"), EOPNOTSUPP,
+			       "volumes are not supported by this runtime yet");
 	const char *root;
 	int r = image_resolve(&oci->config->images, spec->image.uri, &root, err);
 	if (r < 0)

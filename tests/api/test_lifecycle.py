@@ -749,7 +749,7 @@ BAD_BODIES = [
     ({"metadata": {"opensandbox.io/x": "y"}}, "reserved"),
     ({"platform": {"os": "windows", "arch": "amd64"}}, "platform"),
     ({"platform": {"os": "linux"}}, "arch"),
-    ({"volumes": [{"name": "v", "mountPath": "/v", "host": {"path": "/etc"}}]}, "volumes"),
+    ({"volumes": [{"name": "v", "mountPath": "/v", "host": {"path": "/etc"}}]}, "allowed_host_paths"),
     ({"networkPolicy": {"defaultAction": "deny"}}, "networkPolicy"),
     ({"credentialProxy": {"enabled": True}}, "credentialProxy"),
     ({"extensions": {"poolRef": "pool"}}, "poolRef"),

@@ -199,8 +199,8 @@ static void test_not_supported(void **state)
 		(void)snprintf(text, sizeof(text), "{%s,%s}", MINIMAL, fields[i]);
 		refused(text, "SANDBOX::API_NOT_SUPPORTED", "not supported by this runtime yet");
 	}
-	refused("{" MINIMAL ",'volumes':[{'name':'a','mountPath':'/a'}]}", "VOLUME::UNSUPPORTED_BACKEND",
-		"volumes");
+	refused("{" MINIMAL ",'volumes':[{'name':'a','mountPath':'/a'}]}", "VOLUME::INVALID_BACKEND",
+		"exactly one");
 }
 
 static void test_too_long(void **state)
