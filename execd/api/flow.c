@@ -183,10 +183,11 @@ static void out_reply(struct flow_out *f)
 	http_reply_source(req, 200, f->ops->content_type, -1, &f->src);
 }
 
-/* What the lane's worker left. */
+/* What the lane's worker left. Once it is started again, result is the worker's. */
 static void lane_result(struct lane *l)
 {
 	struct flow_out *f = l->flow;
+	int r;
 
 	l->busy = false;
 	if (!l->ran)
@@ -194,15 +195,16 @@ static void lane_result(struct lane *l)
 				    "the agent is stopping");
 	else if (l->result >= 0 && l->piece.failed)
 		l->result = err_sys(&l->err, "RUNTIME_ERROR", ENOMEM, "a piece of the answer");
-	l->over = l->result != 0;
+	r = l->result;
+	l->over = r != 0;
 	/* Ready comes last: a piece with nothing in it has nothing to wait for. */
-	if (l->result >= 0 && l->piece.len > 0)
+	if (r >= 0 && l->piece.len > 0)
 		list_add_tail(&f->ready, &l->ready);
-	else if (l->result == 0)
-		l->result = lane_start(l, &l->err);
-	if (l->result < 0 && f->result >= 0) {
+	else if (r == 0)
+		r = lane_start(l, &l->err);
+	if (r < 0 && f->result >= 0) {
 		l->over = true;
-		f->result = l->result;
+		f->result = r;
 		f->err = l->err;
 	}
 }
@@ -339,6 +341,8 @@ static void in_reply(struct flow_in *f)
 static void in_done(struct pool_job *job)
 {
 	struct flow_in *f = container_of(job, struct flow_in, job);
+	bool over;
+	int r;
 
 	f->busy = false;
 	if (!f->ran)
@@ -348,13 +352,18 @@ static void in_done(struct pool_job *job)
 		in_free(f);
 		return;
 	}
-	if (f->result >= 0 && !f->ending && (f->fill.len > 0 || f->ended))
-		f->result = in_start(f, &f->err);
+	r = f->result;
+	over = r < 0 || f->ending;
+	if (!over && (f->fill.len > 0 || f->ended)) {
+		r = in_start(f, &f->err); /* from here on result is the worker's */
+		if (r < 0)
+			f->result = r;
+	}
 	if (f->paused) {
 		f->paused = false;
 		http_body_pause(f->req, false);
 	}
-	if (!f->busy && (f->ended || f->result < 0))
+	if (over || r < 0)
 		in_reply(f);
 }
 

@@ -317,9 +317,12 @@ static void commit_done(struct pool_job *job)
 		/* A failure is told by the sink, which is called next. */
 		http_body_pause(u->req, false);
 	} else if (u->commit_result >= 0 && u->pending.n > 0) {
-		u->commit_result = commit_start(u, &u->commit_err);
-		if (u->commit_result < 0)
+		int r = commit_start(u, &u->commit_err); /* then commit_result is the worker's */
+
+		if (r < 0) {
+			u->commit_result = r;
 			reply(u);
+		}
 	} else {
 		reply(u);
 	}

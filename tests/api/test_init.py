@@ -154,6 +154,7 @@ def test_commands_end_with_the_entrypoint(init, fifo):
 def test_without_an_entrypoint_it_serves_until_told_to_end(init, signo):
     agent = init(exit_code=None)
     http = agent.client()
+    assert http.get("/ping").status_code == 200  # before it serves it has no handlers
     for name in ("HUP", "USR1", "USR2"):
         os.kill(agent.pid, signal.Signals[f"SIG{name}"])
     assert command(http, "echo alive") == ["alive"]
