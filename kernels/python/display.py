@@ -62,7 +62,7 @@ class Display:
         """sys.displayhook: the value of a cell's last expression."""
         if value is None:
             return
-        self.publish(self.bundle(value))
+        self.publish(self.bundle(value), last=True)
         builtins._ = value
 
     def display(
@@ -87,7 +87,8 @@ class Display:
             return Handle(display_id if isinstance(display_id, str) else "%x" % id(objs), self.display)
         return None
 
-    def publish(self, data, metadata=None, source=None, **options):
+    def publish(self, data, metadata=None, source=None, last=False, **options):
+        """last: nothing is expected to be written after it, so who does that waits and not the cell's end."""
         if self.capture is not None:
             self.capture.append(data)
             return
@@ -107,7 +108,10 @@ class Display:
         if usable:
             self.session.flush()
             self.session.wire.send(RESULT, {"data": usable})
-            self.session.sync()
+            if last:
+                self.session.turn = self
+            else:
+                self.session.sync()
 
     # ---- bundles -------------------------------------------------------------
 
