@@ -1,23 +1,18 @@
 /*
- * kernel.c - kernels: their process, their control socket, their two pipes.
+ * kernel.c - kernels: their life, their control socket, their two pipes, their death.
  *
  * Order: when a frame has arrived, what lies in the pipes at that moment was
  * written before it (a kernel flushes before it sends), so both are drained by
  * exactly that much and then the frame is handled. What a cell's log has no
  * room for stays in the pipes, and the frames behind it in the socket.
  *
- * Birth by fork: the parent gets FORK with the child's socket and pipe ends,
- * one at a time, answers FORKED, and the child says HELLO on its own socket.
  * Whose child it is is taken from the credentials that come with HELLO, never
  * from what the kernel says of itself.
  *
  * Death: the process has ended (or was lost before it had a pid) and what it
  * had sent has been handled.
  */
-#include "execd/kernel.h"
-
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,64 +20,17 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#include "execd/asset.h"
-#include "execd/execd.h"
-#include "execd/frame.h"
-#include "execd/pump.h"
-#include "execd/shell.h"
+#include "execd/kernel_priv.h"
 #include "execd/tree.h"
-#include "lib/fs.h"
 #include "proto/json.h"
 
-#define READ_MAX	65536 /* bytes of the socket a turn */
-#define EOF_GRACE_MS	1000  /* from the end of the socket to the end of the process */
-#define KERNEL_ARGV_MAX 16
-#define TAIL_MAX	300 /* bytes of what it wrote on stderr that tell why it did not start */
-
-enum state { STARTING, IDLE, BUSY, DEAD };
-
-struct kernel {
-	struct execd *execd;
-	const struct language *language;
-	const struct kernel_events *events;
-	void *owner;
-	char *mark, *version;
-
-	enum state state;
-	struct child child;
-	pid_t peer; /* who sent the first frame */
-	int control;
-	struct loop_io io;
-	struct buf in, out;
-	struct pump pumps[2]; /* stdout, stderr */
-	struct output *idle_output, *output;
-	struct loop_timer timer; /* until HELLO; after the end of the socket */
-
-	bool drained; /* the frame at the front of `in` may be handled */
-	bool eof;     /* of the control socket */
-	bool ended;   /* the process; wstatus and usage are valid */
-	bool advancing, freed;
-	bool interrupt_frame; /* it wants FRAME_INTERRUPT beside the signal */
-	struct shell *shell;  /* of a language that is one; it has the process and the pipes then */
-	int wstatus;
-	struct rusage usage;
-	char death[KERNEL_DEATH_MAX]; /* a reason that wstatus does not tell */
-
-	struct kernel *parent; /* until it has answered FORK */
-	struct list fork_link; /* in its list */
-	struct list forks;     /* of the children to be: the first one has been asked for when `forking` */
-	bool forking;
-	int child_ends[3]; /* control, stdout, stderr: to be sent with FORK */
-	char *cwd;
-	struct loop_defer release, announce;
-};
-
-static void advance(struct kernel *k);
-static void ask_next_fork(struct kernel *k);
+#define READ_MAX     65536 /* bytes of the socket a turn */
+#define EOF_GRACE_MS 1000  /* from the end of the socket to the end of the process */
+#define TAIL_MAX     300   /* bytes of what it wrote on stderr that tell why it did not start */
 
 /* ---- the end -------------------------------------------------------------- */
 
-static void lost(struct kernel *k, const char *message)
+void kernel_lost(struct kernel *k, const char *message)
 {
 	if (!k->death[0])
 		(void)snprintf(k->death, sizeof(k->death), "%s", message);
@@ -127,18 +75,7 @@ static void append_tail(const struct kernel *k, char *message, size_t size)
 		(void)snprintf(message + len, size - len, ": %.*s", (int)n, text);
 }
 
-static void fail_forks(struct kernel *k, const char *message)
-{
-	list_foreach_safe (node, &k->forks) {
-		struct kernel *child = list_entry(node, struct kernel, fork_link);
-		list_del(&child->fork_link);
-		child->parent = NULL;
-		lost(child, message);
-		advance(child);
-	}
-}
-
-static void die(struct kernel *k)
+void kernel_die(struct kernel *k)
 {
 	char message[KERNEL_DEATH_MAX];
 	bool starting = k->state == STARTING;
@@ -149,12 +86,12 @@ static void die(struct kernel *k)
 	loop_timer_del(&k->timer);
 	loop_io_del(&k->io);
 	fd_close(&k->control);
-	fail_forks(k, message);
+	kernel_fail_forks(k, message);
 	if (!k->freed)
 		k->events->died(k->owner, message, k->wstatus, &k->usage);
 }
 
-static void set_output(struct kernel *k, struct output *out)
+void kernel_set_output(struct kernel *k, struct output *out)
 {
 	k->output = out;
 	for (size_t i = 0; i < ARRAY_SIZE(k->pumps); i++)
@@ -166,40 +103,14 @@ static void set_output(struct kernel *k, struct output *out)
 
 static void handle_hello(struct kernel *k, json_t *message);
 
-static void handle_forked(struct kernel *k, json_t *message)
-{
-	const char *error = json_string_value(json_object_get(message, "error"));
-	if (!k->forking) {
-		lost(k, "answered a fork that nobody asked for");
-		return;
-	}
-	k->forking = false;
-	if (!list_empty(&k->forks)) {
-		struct kernel *child = list_entry(k->forks.next, struct kernel, fork_link);
-		/* Freed meanwhile, it has left the list: then the head is another, not asked for yet. */
-		if (child->child_ends[0] < 0) {
-			list_del(&child->fork_link);
-			child->parent = NULL;
-			if (error || child->eof) {
-				char text[KERNEL_DEATH_MAX];
-				(void)snprintf(text, sizeof(text), "could not be forked: %s",
-					       error ? error : "it ended at once");
-				lost(child, text);
-				advance(child);
-			}
-		}
-	}
-	ask_next_fork(k);
-}
-
 static void handle_end(struct kernel *k, json_t *message)
 {
 	if (k->state != BUSY) {
-		lost(k, "ended a cell that was not running");
+		kernel_lost(k, "ended a cell that was not running");
 		return;
 	}
 	k->state = IDLE;
-	set_output(k, k->idle_output);
+	kernel_set_output(k, k->idle_output);
 	k->events->done(k->owner, message);
 }
 
@@ -207,7 +118,7 @@ static void handle_sync(struct kernel *k, const struct frame *f)
 {
 	/* It waits for this one answer, so there is never more than one under way. */
 	if (frame_append(&k->out, FRAME_SYNCED, f->data, f->len) < 0)
-		lost(k, "broke the kernel protocol: too large a frame");
+		kernel_lost(k, "broke the kernel protocol: too large a frame");
 }
 
 static void handle_message(struct kernel *k, char kind, json_t *message)
@@ -233,14 +144,14 @@ static void handle_message(struct kernel *k, char kind, json_t *message)
 		handle_end(k, message);
 		break;
 	case FRAME_FORKED:
-		handle_forked(k, message);
+		kernel_handle_forked(k, message);
 		break;
 	default:
-		lost(k, "broke the kernel protocol: an unknown frame");
+		kernel_lost(k, "broke the kernel protocol: an unknown frame");
 	}
 }
 
-static void control_flush(struct kernel *k);
+void kernel_flush(struct kernel *k);
 
 static void handle(struct kernel *k, const struct frame *f)
 {
@@ -248,11 +159,11 @@ static void handle(struct kernel *k, const struct frame *f)
 	struct err err;
 	if (f->kind == FRAME_SYNC && f->len <= 64) {
 		handle_sync(k, f);
-		control_flush(k);
+		kernel_flush(k);
 		return;
 	}
 	if (json_parse(f->data, f->len, &message, &err) < 0) {
-		lost(k, "broke the kernel protocol: a frame that is not JSON");
+		kernel_lost(k, "broke the kernel protocol: a frame that is not JSON");
 		return;
 	}
 	handle_message(k, f->kind, message);
@@ -272,7 +183,7 @@ static bool draining(const struct kernel *k)
 }
 
 /* Handles what has arrived, frame by frame, each behind its output; the end comes last. */
-static void advance(struct kernel *k)
+void kernel_advance(struct kernel *k)
 {
 	if (k->advancing)
 		return;
@@ -282,7 +193,7 @@ static void advance(struct kernel *k)
 		int r = frame_peek(&k->in, &f);
 		if (r < 0) {
 			buf_clear(&k->in);
-			lost(k, "broke the kernel protocol: too large a frame");
+			kernel_lost(k, "broke the kernel protocol: too large a frame");
 			continue;
 		}
 		if (r == 0 && !k->ended)
@@ -294,7 +205,7 @@ static void advance(struct kernel *k)
 		}
 		k->drained = false;
 		if (r == 0) {
-			die(k);
+			kernel_die(k);
 			break;
 		}
 		handle(k, &f);
@@ -306,14 +217,14 @@ static void advance(struct kernel *k)
 
 static void pump_drained(struct pump *p)
 {
-	advance(container_of(p, struct kernel, pumps[p->stream == OUTPUT_STDERR]));
+	kernel_advance(container_of(p, struct kernel, pumps[p->stream == OUTPUT_STDERR]));
 }
 
 static const struct pump_ops pump_ops = {.drained = pump_drained};
 
 /* ---- the control socket ----------------------------------------------------- */
 
-static void control_flush(struct kernel *k)
+void kernel_flush(struct kernel *k)
 {
 	while (k->out.len > 0 && k->control >= 0) {
 		ssize_t n = send(k->control, k->out.data, k->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -358,7 +269,7 @@ static bool control_read(struct kernel *k)
 	if (k->eof || k->control < 0)
 		return false;
 	if (buf_reserve(&k->in, READ_MAX) < 0) {
-		lost(k, "broke the kernel protocol: too much at once");
+		kernel_lost(k, "broke the kernel protocol: too much at once");
 		return false;
 	}
 	ssize_t n = control_receive(k, READ_MAX);
@@ -376,8 +287,8 @@ static bool control_read(struct kernel *k)
 static void eof_timeout(struct loop_timer *timer)
 {
 	struct kernel *k = container_of(timer, struct kernel, timer);
-	lost(k, "closed its control socket");
-	advance(k);
+	kernel_lost(k, "closed its control socket");
+	kernel_advance(k);
 }
 
 /* Mostly the process is ending as well. Without its socket it is no kernel any more. */
@@ -387,14 +298,14 @@ static void control_ended(struct kernel *k)
 	if (k->child.pid)
 		(void)loop_timer_set(loop, &k->timer, loop_now_ms(loop) + EOF_GRACE_MS, eof_timeout);
 	else if (!k->parent) /* else the parent's answer says why */
-		lost(k, "ended before it was ready");
+		kernel_lost(k, "ended before it was ready");
 }
 
-static void control_ready(struct loop_io *io, uint32_t events)
+void kernel_control_ready(struct loop_io *io, uint32_t events)
 {
 	struct kernel *k = container_of(io, struct kernel, io);
 	if (events & EPOLLOUT)
-		control_flush(k);
+		kernel_flush(k);
 	if (!(events & ~(uint32_t)EPOLLOUT))
 		return;
 	if (k->output && output_room(k->output) == 0) { /* kernel_resume() brings it back */
@@ -404,7 +315,7 @@ static void control_ready(struct loop_io *io, uint32_t events)
 	(void)control_read(k);
 	if (k->eof && !k->ended)
 		control_ended(k);
-	advance(k);
+	kernel_advance(k);
 }
 
 void kernel_resume(struct kernel *k)
@@ -419,7 +330,7 @@ void kernel_resume(struct kernel *k)
 		(void)loop_io_set(&k->io, k->io.events | EPOLLIN);
 }
 
-static void exited(struct child *child, int wstatus, const struct rusage *usage)
+void kernel_exited(struct child *child, int wstatus, const struct rusage *usage)
 {
 	struct kernel *k = container_of(child, struct kernel, child);
 	k->wstatus = wstatus;
@@ -429,16 +340,16 @@ static void exited(struct child *child, int wstatus, const struct rusage *usage)
 		;
 	k->eof = true;
 	loop_io_del(&k->io);
-	advance(k);
+	kernel_advance(k);
 }
 
-static void start_timeout(struct loop_timer *timer)
+void kernel_start_timeout(struct loop_timer *timer)
 {
 	struct kernel *k = container_of(timer, struct kernel, timer);
 	char text[64];
 	(void)snprintf(text, sizeof(text), "was not ready within %d seconds", KERNEL_START_TIMEOUT_MS / 1000);
-	lost(k, text);
-	advance(k);
+	kernel_lost(k, text);
+	kernel_advance(k);
 }
 
 /* ---- birth ------------------------------------------------------------------ */
@@ -449,14 +360,14 @@ static void handle_hello(struct kernel *k, json_t *message)
 	const char *version = json_string_value(json_object_get(message, "version"));
 	if (k->state != STARTING ||
 	    json_integer_value(json_object_get(message, "protocol")) != KERNEL_PROTOCOL) {
-		lost(k, "broke the kernel protocol: a greeting that does not fit");
+		kernel_lost(k, "broke the kernel protocol: a greeting that does not fit");
 		return;
 	}
 	/* Gone again before it could be watched: its end cannot be told any more than that. */
-	if (!k->child.pid && child_adopt(k->execd->reaper, &k->child, k->peer, exited) < 0)
+	if (!k->child.pid && child_adopt(k->execd->reaper, &k->child, k->peer, kernel_exited) < 0)
 		error = "ended as soon as it was ready";
 	if (error) {
-		lost(k, error);
+		kernel_lost(k, error);
 		return;
 	}
 	if (!k->version)
@@ -464,52 +375,11 @@ static void handle_hello(struct kernel *k, json_t *message)
 	k->interrupt_frame = json_object_get(message, "interrupt") != NULL;
 	k->state = IDLE;
 	loop_timer_del(&k->timer);
-	ask_next_fork(k);
+	kernel_ask_next_fork(k);
 	k->events->ready(k->owner);
 }
 
-struct ends {
-	int control[2], out[2], err[2]; /* ours, theirs */
-};
-
-static void ends_close(struct ends *e)
-{
-	for (int *fd = &e->control[0]; fd <= &e->err[1]; fd++)
-		fd_close(fd);
-}
-
-static int open_ends(struct ends *e)
-{
-	const int on = 1;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, e->control) < 0)
-		return -errno;
-	int r = fs_set_nonblock(e->control[0]);
-	if (r >= 0 && setsockopt(e->control[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
-		r = -errno;
-	if (r >= 0)
-		r = fs_pipe(e->out, 1, 0);
-	return r < 0 ? r : fs_pipe(e->err, 1, 0);
-}
-
-static int watch_ends(struct kernel *k, struct ends *e)
-{
-	struct loop *loop = k->execd->loop;
-	int r = pump_start(&k->pumps[0], loop, e->out[0], k->idle_output);
-	if (r < 0)
-		return r;
-	e->out[0] = -EBADF;
-	r = pump_start(&k->pumps[1], loop, e->err[0], k->idle_output);
-	if (r < 0)
-		return r;
-	e->err[0] = -EBADF;
-	k->control = TAKE_FD(e->control[0]);
-	r = loop_io_add(loop, &k->io, k->control, EPOLLIN, control_ready);
-	return r < 0 ? r
-		     : loop_timer_set(loop, &k->timer, loop_now_ms(loop) + KERNEL_START_TIMEOUT_MS,
-				      start_timeout);
-}
-
-static struct kernel *kernel_alloc(struct execd *execd, const struct kernel_spec *spec)
+struct kernel *kernel_alloc(struct execd *execd, const struct kernel_spec *spec)
 {
 	struct kernel *k = calloc(1, sizeof(*k));
 	if (!k)
@@ -532,164 +402,6 @@ static struct kernel *kernel_alloc(struct execd *execd, const struct kernel_spec
 	return k;
 }
 
-static int kernel_new(struct execd *execd, const struct kernel_spec *spec, struct ends *ends,
-		      struct kernel **ret, struct err *err)
-{
-	struct kernel *k = kernel_alloc(execd, spec);
-	if (!k)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
-	k->mark = strdup(spec->mark);
-	k->cwd = spec->cwd ? strdup(spec->cwd) : NULL;
-	int r = !k->mark || (spec->cwd && !k->cwd) ? -ENOMEM : open_ends(ends);
-	if (r >= 0)
-		r = watch_ends(k, ends);
-	if (r < 0) {
-		(void)err_sys(err, "RUNTIME_ERROR", -r, "start a kernel");
-		kernel_free(k);
-		return r;
-	}
-	*ret = k;
-	return 0;
-}
-
-static int try_program(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends, int assets,
-		       const char *program, struct err *err)
-{
-	const char *argv[KERNEL_ARGV_MAX] = {program};
-	for (size_t i = 0; spec->language->args[i] && i + 2 < ARRAY_SIZE(argv); i++)
-		argv[i + 1] = spec->language->args[i];
-	struct spawn s = {
-		.path = program,
-		.argv = (char *const *)argv,
-		.envp = spec->envp,
-		.cwd = spec->cwd,
-		.fds = {{ends->out[1], 1},
-			{ends->err[1], 2},
-			{ends->control[1], KERNEL_CONTROL_FD},
-			{assets, KERNEL_ASSETS_FD}},
-		.fds_n = assets < 0 ? 3 : 4,
-		.new_session = true,
-		.die_with_parent = true,
-	};
-	return child_spawn(k->execd->reaper, &k->child, &s, exited, err);
-}
-
-static int start_beside(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends,
-			struct err *err)
-{
-	const struct language *l = spec->language;
-	char path[PATH_MAX];
-	int r = asset_program(l->beside, path, sizeof(path));
-	if (r >= 0)
-		r = try_program(k, spec, ends, -EBADF, path, err);
-	return r != -ENOENT && r != -ENOTDIR ? r
-					     : err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", ENOENT,
-						       "%s code needs the program 'kernels/%s' beside the "
-						       "agent, and '%s' is not there",
-						       l->name, l->beside, path);
-}
-
-static int start_program(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends,
-			 struct err *err)
-{
-	const struct language *l = spec->language;
-	_cleanup_close_ int assets = -EBADF;
-	if (l->beside)
-		return start_beside(k, spec, ends, err);
-	int r = asset_open(l->assets, &assets, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < LANGUAGE_PROGRAMS_MAX && l->programs[i]; i++) {
-		r = try_program(k, spec, ends, assets, l->programs[i], err);
-		if (r != -ENOENT)
-			return r;
-	}
-	return err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", ENOENT,
-		       "%s code needs the program '%s', and it is not in this image's PATH", l->name,
-		       l->programs[0]);
-}
-
-/* Small, and alone in the socket: it goes whole or not at all. */
-static int send_fork(struct kernel *parent, struct kernel *child)
-{
-	_cleanup_buf_ struct buf json = BUF_INIT(65536), frame = BUF_INIT(65536 + FRAME_HEADER);
-	struct jw w = JW_INIT(&json);
-	jw_obj_begin(&w);
-	jw_kstr(&w, "cwd", child->cwd);
-	jw_key(&w, "env");
-	jw_obj_begin(&w);
-	jw_kstr(&w, TREE_MARK, child->mark);
-	jw_obj_end(&w);
-	jw_obj_end(&w);
-	if (json.failed || parent->out.len > 0)
-		return json.failed ? -ENOMEM : -EAGAIN;
-	int r = frame_append(&frame, FRAME_FORK, json.data, json.len);
-	if (r < 0)
-		return r;
-	union {
-		char bytes[CMSG_SPACE(sizeof(child->child_ends))];
-		struct cmsghdr align;
-	} control = {0};
-	struct iovec iov = {.iov_base = frame.data, .iov_len = frame.len};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(child->child_ends));
-	memcpy(CMSG_DATA(c), child->child_ends, sizeof(child->child_ends));
-	ssize_t n = sendmsg(parent->control, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n < 0)
-		return -errno;
-	return (size_t)n == frame.len ? 0 : -EMSGSIZE;
-}
-
-static void close_child_ends(struct kernel *child)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(child->child_ends); i++)
-		fd_close(&child->child_ends[i]);
-}
-
-static void ask_next_fork(struct kernel *k)
-{
-	while (k->state == IDLE && !k->forking && !k->freed && !list_empty(&k->forks)) {
-		struct kernel *child = list_entry(k->forks.next, struct kernel, fork_link);
-		int r = send_fork(k, child);
-		close_child_ends(child);
-		if (r >= 0) {
-			k->forking = true;
-			break;
-		}
-		list_del(&child->fork_link);
-		child->parent = NULL;
-		lost(child, "could not be forked: its parent does not answer");
-		advance(child);
-	}
-}
-
-int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct kernel **ret, struct err *err)
-{
-	_cleanup_(ends_close) struct ends ends = {
-		{-EBADF, -EBADF},
-		{-EBADF, -EBADF},
-		{-EBADF, -EBADF},
-	};
-	struct kernel *k;
-	int r = kernel_new(parent->execd, spec, &ends, &k, err);
-	if (r < 0)
-		return r;
-	k->child_ends[0] = TAKE_FD(ends.control[1]);
-	k->child_ends[1] = TAKE_FD(ends.out[1]);
-	k->child_ends[2] = TAKE_FD(ends.err[1]);
-	k->parent = parent;
-	list_add_tail(&parent->forks, &k->fork_link);
-	ask_next_fork(parent);
-	*ret = k;
-	return 0;
-}
-
 /* ---- a spare ------------------------------------------------------------------ */
 
 int kernel_take_over(struct kernel *k, const struct kernel_spec *spec, struct err *err)
@@ -705,90 +417,15 @@ int kernel_take_over(struct kernel *k, const struct kernel_spec *spec, struct er
 	int r = json.failed ? -ENOMEM : frame_append(&k->out, FRAME_BEGIN, json.data, json.len);
 	if (r >= 0)
 		r = loop_timer_set(loop, &k->timer, loop_now_ms(loop) + KERNEL_START_TIMEOUT_MS,
-				   start_timeout);
+				   kernel_start_timeout);
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "take over a kernel");
 	k->events = spec->events;
 	k->owner = spec->owner;
 	k->idle_output = spec->output;
 	k->state = STARTING;
-	set_output(k, spec->output);
-	control_flush(k);
-	return 0;
-}
-
-/* ---- a shell that is a kernel --------------------------------------------------- */
-
-/* Told from the loop, as the greeting of a kernel would be. */
-static void shell_ready(struct loop_timer *timer)
-{
-	struct kernel *k = container_of(timer, struct kernel, timer);
-	k->state = IDLE;
-	k->events->ready(k->owner);
-}
-
-static void script_started(struct loop_timer *timer)
-{
-	struct kernel *k = container_of(timer, struct kernel, timer);
-	if (k->state == BUSY)
-		k->events->started(k->owner);
-}
-
-static void script_done(void *owner, int exit_code)
-{
-	struct kernel *k = owner;
-	char line[32];
-	loop_timer_del(&k->timer);
-	k->state = IDLE;
-	(void)snprintf(line, sizeof(line), "exit status %d", exit_code);
-	json_t *end = exit_code == 0 ? json_pack("{s:s}", "status", "ok")
-				     : json_pack("{s:s, s:s, s:s, s:[s]}", "status", "error", "ename",
-						 "CommandExecError", "evalue", line + strlen("exit status "),
-						 "traceback", line);
-	k->events->done(k->owner, end);
-	json_decref(end);
-}
-
-static void shell_died(void *owner, int wstatus, const struct rusage *usage)
-{
-	struct kernel *k = owner;
-	k->wstatus = wstatus;
-	k->usage = *usage;
-	k->ended = true;
-	k->advancing = true; /* what died() is given lies in it */
-	die(k);
-}
-
-static const struct shell_events shell_events = {.done = script_done, .died = shell_died};
-
-static int execute_script(struct kernel *k, const char *code, struct output *out, struct err *err)
-{
-	struct loop *loop = k->execd->loop;
-	int r = shell_run(k->shell, code, out, err);
-	if (r < 0)
-		return r;
-	k->state = BUSY;
-	return loop_timer_set(loop, &k->timer, loop_now_ms(loop), script_started);
-}
-
-static int start_shell(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret,
-		       struct err *err)
-{
-	struct kernel *k = kernel_alloc(execd, spec);
-	const struct shell_spec shell = {
-		.cwd = spec->cwd, .mark = spec->mark, .events = &shell_events, .owner = k};
-	if (!k)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
-	int r = shell_start(execd, &shell, &k->shell, err);
-	if (r >= 0) {
-		shell_set_idle_output(k->shell, spec->output);
-		r = loop_timer_set(execd->loop, &k->timer, loop_now_ms(execd->loop), shell_ready);
-	}
-	if (r < 0) {
-		kernel_free(k);
-		return r;
-	}
-	*ret = k;
+	kernel_set_output(k, spec->output);
+	kernel_flush(k);
 	return 0;
 }
 
@@ -804,34 +441,12 @@ void kernel_assign(struct kernel *k, const struct kernel_spec *spec)
 	k->events = spec->events;
 	k->owner = spec->owner;
 	k->idle_output = spec->output;
-	set_output(k, spec->output);
+	kernel_set_output(k, spec->output);
 	if (k->state == IDLE) /* else its HELLO is still to come */
 		loop_defer(k->execd->loop, &k->announce, announce);
 }
 
 /* ---- for the owner ---------------------------------------------------------- */
-
-int kernel_start(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret, struct err *err)
-{
-	_cleanup_(ends_close) struct ends ends = {
-		{-EBADF, -EBADF},
-		{-EBADF, -EBADF},
-		{-EBADF, -EBADF},
-	};
-	struct kernel *k;
-	if (spec->language->shell)
-		return start_shell(execd, spec, ret, err);
-	int r = kernel_new(execd, spec, &ends, &k, err);
-	if (r < 0)
-		return r;
-	r = start_program(k, spec, &ends, err);
-	if (r < 0) {
-		kernel_free(k);
-		return r;
-	}
-	*ret = k;
-	return 0;
-}
 
 int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct output *out, struct err *err)
 {
@@ -840,7 +455,7 @@ int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct outp
 	if (k->state != IDLE)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the kernel is not idle");
 	if (k->shell)
-		return execute_script(k, code, out, err);
+		return kernel_shell_execute(k, code, out, err);
 	jw_obj_begin(&w);
 	jw_kint(&w, "cell", cell);
 	jw_kstr(&w, "code", code);
@@ -850,15 +465,15 @@ int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct outp
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "send the code to its kernel");
 	k->state = BUSY;
-	set_output(k, out);
-	control_flush(k);
+	kernel_set_output(k, out);
+	kernel_flush(k);
 	return 0;
 }
 
 static void send_interrupt(struct kernel *k)
 {
 	if (k->interrupt_frame && frame_append(&k->out, FRAME_INTERRUPT, "{}", 2) >= 0)
-		control_flush(k);
+		kernel_flush(k);
 }
 
 int kernel_interrupt(struct kernel *k)
@@ -926,9 +541,9 @@ void kernel_free(struct kernel *k)
 	fd_close(&k->control);
 	for (size_t i = 0; i < ARRAY_SIZE(k->pumps); i++)
 		pump_close(&k->pumps[i]);
-	close_child_ends(k);
+	kernel_close_child_ends(k);
 	list_del(&k->fork_link);
-	fail_forks(k, "could not be forked: its parent has gone");
+	kernel_fail_forks(k, "could not be forked: its parent has gone");
 	if (k->advancing) /* a callback of its own stands in it */
 		loop_defer(k->execd->loop, &k->release, release);
 	else
