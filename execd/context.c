@@ -1,17 +1,10 @@
 /*
- * context.c - contexts, their cells and their bounds.
+ * context.c - contexts, their kernels and their bounds.
  *
- * Owns each context, its kernel and its cells. Kernels come from warm.c. The
- * bounds of a context are put on its kernel when that is ready and has not run
- * anything of the user's. A context that has been idle for as long as the agent
- * was told loses its kernel.
- *
- *   cell: WAITING -> SENT -> STARTED -> ended
- *
- * An interrupt before STARTED is remembered and delivered then: the kernel does
- * not heed SIGINT while the user's code is not running, so that a late one
- * cannot harm it. One that comes as the code is about to wait can be lost inside
- * the language, so it is sent again until the kernel says that it has arrived.
+ * Owns each context, its kernel and its cells (cell.h). Kernels come from
+ * warm.c. The bounds of a context are put on its kernel when that is ready and
+ * has not run anything of the user's. A context that has been idle for as long
+ * as the agent was told loses its kernel.
  */
 #include "execd/context.h"
 
@@ -21,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "execd/cell.h"
 #include "execd/command.h"
 #include "execd/execd.h"
 #include "execd/kernel.h"
@@ -33,18 +27,6 @@
 #include "lib/fs.h"
 #include "proto/json.h"
 
-#define RESULT_MAX ((size_t)64 << 20) /* bytes of one result event */
-
-struct cell {
-	struct list link;
-	struct context *context;
-	struct run *run;
-	size_t code_n;
-	uint64_t timeout_ms;
-	bool started, interrupted, timed_out, counted;
-	unsigned tries; /* SIGINTs sent since the last acknowledgement */
-};
-
 enum state { STARTING, IDLE, BUSY, DEAD };
 
 struct context {
@@ -53,15 +35,11 @@ struct context {
 	struct contexts *contexts;
 	const struct language *language;
 	struct run *run; /* the context's own */
-	struct kernel *kernel;
 	enum state state;
 	bool is_default;
 	char *cwd;
-	int64_t count; /* cells begun in this kernel */
-	struct list waiting;
-	size_t waiting_n, waiting_bytes;
-	struct cell *current;
-	struct loop_timer timeout, again, idle;
+	struct cells cells;
+	struct loop_timer idle;
 	struct list waits;
 	uint64_t backlog; /* offset in the own log up to which cells have been told */
 	char *epitaph;	  /* how the last kernel ended */
@@ -112,134 +90,6 @@ static int find_context(struct contexts *cs, const char *id, struct context **re
 			      id);
 }
 
-/* ---- events of a cell ----------------------------------------------------- */
-
-static void emit(struct run *run, struct jw *w)
-{
-	jw_kint(w, "timestamp", (int64_t)clock_real_ms());
-	jw_obj_end(w);
-	if (!w->out->failed)
-		(void)output_append(run->output, OUTPUT_EVENT, w->out->data, w->out->len);
-}
-
-/* Clients want the count before the result, and also when there is none. */
-static void emit_count(struct cell *cell)
-{
-	_cleanup_buf_ struct buf event = BUF_INIT(256);
-	struct jw w = JW_INIT(&event);
-	if (cell->counted)
-		return;
-	cell->counted = true;
-	jw_obj_begin(&w);
-	jw_kstr(&w, "type", "execution_count");
-	jw_kint(&w, "execution_count", cell->context->count);
-	emit(cell->run, &w);
-}
-
-static void emit_result(struct cell *cell, json_t *data)
-{
-	_cleanup_buf_ struct buf event = BUF_INIT(RESULT_MAX);
-	struct jw w = JW_INIT(&event);
-	const char *mime;
-	json_t *value;
-	emit_count(cell);
-	jw_obj_begin(&w);
-	jw_kstr(&w, "type", "result");
-	jw_key(&w, "results");
-	jw_obj_begin(&w);
-	json_object_foreach(data, mime, value)
-	{
-		char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-		if (!text)
-			continue;
-		jw_key(&w, strcmp(mime, "text/plain") == 0 ? "text" : mime);
-		jw_raw(&w, text, strlen(text));
-		free(text);
-	}
-	jw_obj_end(&w);
-	jw_kint(&w, "execution_count", cell->context->count);
-	emit(cell->run, &w);
-}
-
-static void emit_status(struct run *run, const char *text)
-{
-	_cleanup_buf_ struct buf event = BUF_INIT(4096);
-	struct jw w = JW_INIT(&event);
-	jw_obj_begin(&w);
-	jw_kstr(&w, "type", "status");
-	jw_kstr(&w, "text", text);
-	emit(run, &w);
-}
-
-/* ---- the end of a cell ----------------------------------------------------- */
-
-static void cell_free(struct cell *cell)
-{
-	list_del(&cell->link);
-	free(cell);
-}
-
-static void cell_end(struct cell *cell, struct run_end *end)
-{
-	struct run *run = TAKE_PTR(cell->run);
-	run_ended(run, end);
-	run_unref(run);
-	cell_free(cell);
-}
-
-static void set_error(struct run_end *end, const char *ename, const char *evalue)
-{
-	free(end->ename);
-	free(end->evalue);
-	end->ename = strdup(ename);
-	end->evalue = strdup(evalue);
-}
-
-static void waiting_end(struct cell *cell, enum run_reason reason, const char *ename, const char *evalue)
-{
-	struct run_end end = {.reason = reason, .exit_code = -1};
-	set_error(&end, ename, evalue);
-	cell->context->waiting_n--;
-	cell->context->waiting_bytes -= cell->code_n;
-	cell_end(cell, &end);
-}
-
-static void current_end(struct context *c, struct run_end *end)
-{
-	struct cell *cell = TAKE_PTR(c->current);
-	loop_timer_del(&c->timeout);
-	loop_timer_del(&c->again);
-	emit_count(cell);
-	if (cell->timed_out && end->reason != RUN_CANCELLED) {
-		char text[256];
-		(void)snprintf(text, sizeof(text), "the cell ran longer than its timeout of %llu ms%s",
-			       (unsigned long long)cell->timeout_ms,
-			       c->state == DEAD ? " and did not heed an interrupt: its kernel was killed"
-						: "");
-		end->reason = RUN_TIMEOUT;
-		set_error(end, "TimeoutError", text);
-	} else if (cell->interrupted && end->reason == RUN_FAILED) {
-		end->reason = RUN_INTERRUPTED;
-	}
-	cell_end(cell, end);
-}
-
-static void end_waiting(struct context *c, enum run_reason reason, const char *ename, const char *evalue)
-{
-	list_foreach_safe (node, &c->waiting)
-		waiting_end(list_entry(node, struct cell, link), reason, ename, evalue);
-}
-
-static void end_all(struct context *c, enum run_reason reason, const char *ename, const char *evalue)
-{
-	if (c->current) {
-		struct run_end end = {.reason = reason, .exit_code = -1};
-		set_error(&end, ename, evalue);
-		current_end(c, &end);
-	}
-	end_waiting(c, reason, ename, evalue);
-}
-
 static void tell_waits(struct context *c, const struct err *err)
 {
 	while (!list_empty(&c->waits)) {
@@ -260,75 +110,19 @@ void context_unwait(struct context_wait *w)
 	list_del(&w->link);
 }
 
-/* ---- interrupt and timeout --------------------------------------------------- */
-
-static void interrupt_again(struct loop_timer *timer);
-
-static void arm_again(struct context *c)
-{
-	struct loop *loop = c->contexts->execd->loop;
-	uint64_t wait_ms = (uint64_t)CONTEXT_INTERRUPT_AGAIN_MS << (2 * c->current->tries);
-	if (++c->current->tries < CONTEXT_INTERRUPT_TRIES)
-		(void)loop_timer_set(loop, &c->again, loop_now_ms(loop) + wait_ms, interrupt_again);
-}
-
-static void interrupt_again(struct loop_timer *timer)
-{
-	struct context *c = container_of(timer, struct context, again);
-	(void)kernel_interrupt_again(c->kernel);
-	arm_again(c);
-}
-
-static int interrupt_current(struct context *c)
-{
-	int r = kernel_interrupt(c->kernel);
-	c->current->tries = 0;
-	arm_again(c);
-	return r;
-}
-
-static int cell_interrupt(struct run *run)
-{
-	struct cell *cell = run->owner;
-	if (!cell)
-		return -ESRCH;
-	struct context *c = cell->context;
-	if (c->current != cell) {
-		waiting_end(cell, RUN_INTERRUPTED, "KeyboardInterrupt", "interrupted before it began");
-		return 0;
-	}
-	cell->interrupted = true;
-	return cell->started ? interrupt_current(c) : 0;
-}
-
-static const struct run_ops cell_ops = {.interrupt = cell_interrupt};
-
 static int context_interrupt(struct run *run)
 {
-	const struct context *c = run->owner;
-	return c && c->current ? cell_interrupt(c->current->run) : -ESRCH;
+	struct context *c = run->owner;
+	return c ? cells_interrupt(&c->cells) : -ESRCH;
 }
 
 static struct run *context_current(struct run *run)
 {
 	const struct context *c = run->owner;
-	return c && c->current ? c->current->run : NULL;
+	return c ? cells_current(&c->cells) : NULL;
 }
 
 static const struct run_ops context_ops = {.interrupt = context_interrupt, .current = context_current};
-
-static void timed_out(struct loop_timer *timer)
-{
-	struct context *c = container_of(timer, struct context, timeout);
-	struct loop *loop = c->contexts->execd->loop;
-	if (c->current->timed_out) { /* it does not heed SIGINT */
-		kernel_kill(c->kernel);
-		return;
-	}
-	c->current->timed_out = true;
-	(void)interrupt_current(c);
-	(void)loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + CONTEXT_INTERRUPT_GRACE_MS, timed_out);
-}
 
 /* ---- the kernel's events ------------------------------------------------------ */
 
@@ -337,7 +131,7 @@ static void context_free(struct context *c);
 
 static void kernel_end(struct context *c)
 {
-	kernel_free(TAKE_PTR(c->kernel));
+	kernel_free(TAKE_PTR(c->cells.kernel));
 	loop_timer_del(&c->idle);
 	limits_hold_release(TAKE_PTR(c->hold));
 }
@@ -378,7 +172,7 @@ static void kick_all(struct loop_defer *d);
 
 static void kick(struct context *c)
 {
-	if (!list_empty(&c->waiting))
+	if (!list_empty(&c->cells.waiting))
 		loop_defer(c->contexts->execd->loop, &c->contexts->kick, kick_all);
 }
 
@@ -388,7 +182,7 @@ static void fail_start(struct context *c, const char *message);
 static void on_ready(void *owner)
 {
 	struct context *c = owner;
-	int r = c->hold ? limits_hold_enter(c->hold, kernel_pid(c->kernel)) : 0;
+	int r = c->hold ? limits_hold_enter(c->hold, kernel_pid(c->cells.kernel)) : 0;
 	if (r < 0) {
 		char text[128];
 		(void)snprintf(text, sizeof(text), "could not be bounded: %s", strerror(-r));
@@ -410,58 +204,27 @@ static void on_ready(void *owner)
 static void on_started(void *owner)
 {
 	struct context *c = owner;
-	struct loop *loop = c->contexts->execd->loop;
-	struct cell *cell = c->current;
-	cell->started = true;
-	if (cell->interrupted)
-		(void)interrupt_current(c);
-	if (cell->timeout_ms)
-		(void)loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + cell->timeout_ms, timed_out);
+	cells_started(&c->cells);
 }
 
 static void on_interrupted(void *owner)
 {
 	struct context *c = owner;
-	loop_timer_del(&c->again);
+	cells_interrupted(&c->cells);
 }
 
 static void on_result(void *owner, json_t *data)
 {
 	struct context *c = owner;
-	emit_result(c->current, data);
-}
-
-static const char *string_of(json_t *object, const char *field, const char *otherwise)
-{
-	const char *s = json_string_value(json_object_get(object, field));
-	return s ? s : otherwise;
-}
-
-static void take_traceback(struct run_end *end, json_t *lines)
-{
-	size_t n = json_array_size(lines);
-	end->traceback = n > 0 ? calloc(n, sizeof(*end->traceback)) : NULL;
-	for (size_t i = 0; end->traceback && i < n; i++) {
-		const char *line = json_string_value(json_array_get(lines, i));
-		char *copy = strdup(line ? line : "");
-		if (copy)
-			end->traceback[end->traceback_n++] = copy;
-	}
+	cells_result(&c->cells, data);
 }
 
 static void on_done(void *owner, json_t *message)
 {
 	struct context *c = owner;
-	struct run_end end = {.reason = RUN_EXITED};
 	c->state = IDLE;
 	c->backlog = output_end(c->run->output);
-	if (strcmp(string_of(message, "status", ""), "ok") != 0) {
-		end.reason = RUN_FAILED;
-		end.exit_code = -1;
-		set_error(&end, string_of(message, "ename", "Error"), string_of(message, "evalue", ""));
-		take_traceback(&end, json_object_get(message, "traceback"));
-	}
-	current_end(c, &end);
+	cells_ended(&c->cells, message);
 	arm_idle(c);
 	kick(c);
 }
@@ -475,7 +238,7 @@ static void fail_start(struct context *c, const char *message)
 	(void)snprintf(text, sizeof(text), "the %s kernel %s", c->language->name, message);
 	(void)err_set(&err, ERR_UNAVAILABLE, "RUNTIME_ERROR", EIO, "%s", text);
 	tell_waits(c, &err);
-	end_all(c, RUN_FAILED, "KernelStartError", text);
+	cells_end_all(&c->cells, RUN_FAILED, "KernelStartError", text);
 	if (never)
 		context_free(c);
 }
@@ -497,16 +260,16 @@ static void on_died(void *owner, const char *message, int wstatus, const struct 
 	(void)snprintf(text, sizeof(text), "the kernel %s; the context's state is lost, %s", how,
 		       c->is_default ? "the next cell begins with a new kernel"
 				     : "it is dead until it is restarted");
-	if (c->current) {
+	if (c->cells.current) {
 		struct run_end end = {.reason = oom ? RUN_OOM : RUN_FAILED, .exit_code = -1, .usage = *usage};
 		if (wstatus >= 0 && WIFSIGNALED(wstatus))
 			end.signo = WTERMSIG(wstatus);
 		else if (wstatus >= 0)
 			end.exit_code = WEXITSTATUS(wstatus);
-		set_error(&end, "KernelDied", text);
-		current_end(c, &end);
+		cell_set_error(&end, "KernelDied", text);
+		cells_end_current(&c->cells, &end);
 	}
-	end_waiting(c, RUN_FAILED, "KernelDied", text);
+	cells_end_waiting(&c->cells, RUN_FAILED, "KernelDied", text);
 }
 
 /* ---- idleness -------------------------------------------------------------------- */
@@ -573,11 +336,11 @@ static int begin_kernel(struct context *c, struct err *err)
 	fill_spec(c, &spec);
 	c->state = STARTING;
 	c->evicted = false;
-	c->count = 0;
+	c->cells.count = 0;
 	c->backlog = output_end(c->run->output);
 	int r = make_hold(c, err);
 	if (r >= 0)
-		r = warm_start(c->contexts->warm, &spec, &c->kernel, err);
+		r = warm_start(c->contexts->warm, &spec, &c->cells.kernel, err);
 	if (r < 0) {
 		c->state = DEAD;
 		limits_hold_release(TAKE_PTR(c->hold));
@@ -585,20 +348,11 @@ static int begin_kernel(struct context *c, struct err *err)
 	return r;
 }
 
-/* ---- cells ---------------------------------------------------------------------------- */
-
-static void cell_room(void *arg)
-{
-	const struct cell *cell = arg;
-	if (cell->context->kernel)
-		kernel_resume(cell->context->kernel);
-}
-
 static void own_room(void *arg)
 {
 	const struct context *c = arg;
-	if (c->kernel)
-		kernel_resume(c->kernel);
+	if (c->cells.kernel)
+		kernel_resume(c->cells.kernel);
 }
 
 /* What was written since the last cell: its end is the newest and what counts. */
@@ -620,38 +374,28 @@ static void tell_backlog(struct context *c, struct run *run)
 	}
 }
 
-static void cell_begin(struct context *c, struct cell *cell)
+/* ---- cells ---------------------------------------------------------------------------- */
+
+static void cell_begin(struct context *c)
 {
-	struct err err;
-	list_del(&cell->link);
-	c->waiting_n--;
-	c->waiting_bytes -= cell->code_n;
-	c->count++;
-	c->current = cell;
+	struct run *run = cells_begin(&c->cells);
 	loop_timer_del(&c->idle);
-	run_started(cell->run);
 	if (c->reborn) {
 		char text[KERNEL_DEATH_MAX + 64];
 		(void)snprintf(text, sizeof(text), "the context's kernel %s; this is a new one",
 			       c->epitaph ? c->epitaph : "had ended");
-		emit_status(cell->run, text);
+		cell_emit_status(run, text);
 		c->reborn = false;
 	}
-	tell_backlog(c, cell->run);
-	output_set_on_room(cell->run->output, cell_room, cell);
-	if (kernel_execute(c->kernel, c->count, cell->run->content, cell->run->output, &err) < 0) {
-		struct run_end end = {.reason = RUN_FAILED, .exit_code = -1};
-		set_error(&end, "KernelError", err.message);
-		current_end(c, &end);
-		return;
-	}
-	c->state = BUSY;
+	tell_backlog(c, run);
+	if (cells_send(&c->cells) >= 0)
+		c->state = BUSY;
 }
 
 static void context_next(struct context *c)
 {
-	while (c->state == IDLE && !list_empty(&c->waiting))
-		cell_begin(c, list_entry(c->waiting.next, struct cell, link));
+	while (c->state == IDLE && !list_empty(&c->cells.waiting))
+		cell_begin(c);
 }
 
 static void kick_all(struct loop_defer *d)
@@ -659,46 +403,6 @@ static void kick_all(struct loop_defer *d)
 	struct contexts *cs = container_of(d, struct contexts, kick);
 	list_foreach_safe (node, &cs->all)
 		context_next(list_entry(node, struct context, link));
-}
-
-static int check_room(const struct context *c, size_t code_n, struct err *err)
-{
-	if (c->waiting_n >= CONTEXT_QUEUE_MAX)
-		return err_set(err, ERR_LIMIT, "RUNTIME_ERROR", EAGAIN,
-			       "%d cells wait in this context already, the most at once", CONTEXT_QUEUE_MAX);
-	if (c->waiting_bytes + code_n > CONTEXT_QUEUE_BYTES_MAX)
-		return err_set(err, ERR_LIMIT, "RUNTIME_ERROR", EAGAIN,
-			       "the cells that wait in this context would be longer than %lu bytes",
-			       CONTEXT_QUEUE_BYTES_MAX);
-	return 0;
-}
-
-static int enqueue(struct context *c, const struct context_cell *spec, struct run **ret_run, struct err *err)
-{
-	size_t code_n = strlen(spec->code);
-	int r = check_room(c, code_n, err);
-	if (r < 0)
-		return r;
-	struct cell *cell = calloc(1, sizeof(*cell));
-	if (!cell)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "run code");
-	list_init(&cell->link);
-	cell->context = c;
-	cell->code_n = code_n;
-	cell->timeout_ms = spec->timeout_ms;
-	r = run_new(c->contexts->execd->runs, spec->code, &cell_ops, cell, &cell->run, err);
-	if (r < 0) {
-		cell_free(cell);
-		return r;
-	}
-	cell->run->code = true;
-	cell->run->init_text = strdup(c->run->id);
-	*ret_run = run_ref(cell->run);
-	list_add_tail(&c->waiting, &cell->link);
-	c->waiting_n++;
-	c->waiting_bytes += code_n;
-	context_next(c);
-	return 0;
 }
 
 /* ---- contexts ---------------------------------------------------------------------------- */
@@ -712,9 +416,7 @@ static void context_free(struct context *c)
 	c->state = DEAD;
 	(void)err_set(&err, ERR_GONE, "CONTEXT_NOT_FOUND", ENOENT, "the context was deleted");
 	tell_waits(c, &err);
-	end_all(c, RUN_CANCELLED, "ContextDeleted", "the context was deleted");
-	loop_timer_del(&c->timeout);
-	loop_timer_del(&c->again);
+	cells_done(&c->cells, "ContextDeleted", "the context was deleted");
 	map_del(&c->contexts->by_id, &c->node);
 	list_del(&c->link);
 	if (run) {
@@ -763,7 +465,7 @@ static int context_new(struct contexts *cs, const struct language *language, con
 	c->language = language;
 	c->state = DEAD;
 	list_init(&c->link);
-	list_init(&c->waiting);
+	cells_init(&c->cells, cs->execd);
 	list_init(&c->waits);
 	int r = 0;
 	if (cwd && *cwd)
@@ -818,7 +520,7 @@ int context_restart(struct contexts *cs, const char *id, struct context_wait *w,
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the context is starting already");
 	kernel_end(c);
 	c->state = DEAD;
-	end_all(c, RUN_CANCELLED, "KernelRestarted", "the context was restarted");
+	cells_end_all(&c->cells, RUN_CANCELLED, "KernelRestarted", "the context was restarted");
 	r = begin_kernel(c, err);
 	if (r >= 0)
 		add_wait(c, w);
@@ -835,7 +537,7 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	if (!c->language->zygote)
 		return err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", ENOTSUP,
 			       "a %s context cannot be forked", c->language->name);
-	if (c->state != IDLE || c->waiting_n > 0)
+	if (c->state != IDLE || c->cells.waiting_n > 0)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY,
 			       "the context cannot be forked while it is not idle");
 	r = context_new(cs, c->language, NULL, &copy, err);
@@ -844,12 +546,12 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	fill_spec(copy, &spec);
 	spec.cwd = NULL; /* it stands where the first one stands */
 	copy->state = STARTING;
-	copy->count = c->count;
+	copy->cells.count = c->cells.count;
 	copy->limits = c->limits;
 	arm_idle(c);
 	r = make_hold(copy, err);
 	if (r >= 0)
-		r = kernel_fork(c->kernel, &spec, &copy->kernel, err);
+		r = kernel_fork(c->cells.kernel, &spec, &copy->cells.kernel, err);
 	if (r < 0) {
 		context_free(copy);
 		return r;
@@ -925,7 +627,11 @@ int context_run(struct contexts *cs, const struct context_cell *cell, struct run
 	if (!cell->context && !cell->language)
 		return invalid(err, "context: neither an id nor a language is given");
 	int r = get_context(cs, cell, &c, err);
-	return r < 0 ? r : enqueue(c, cell, ret_run, err);
+	if (r >= 0)
+		r = cells_add(&c->cells, c->run->id, cell, ret_run, err);
+	if (r >= 0)
+		context_next(c);
+	return r;
 }
 
 int context_delete(struct contexts *cs, const char *id, struct err *err)
@@ -994,12 +700,12 @@ void context_json(const struct context *c, struct jw *w)
 		jw_raw(w, limits, strlen(limits));
 	}
 	free(limits);
-	jw_kint(w, "execution_count", c->count);
-	jw_kint(w, "waiting", (int64_t)c->waiting_n);
-	if (c->kernel && kernel_version(c->kernel))
-		jw_kstr(w, "version", kernel_version(c->kernel));
-	if (c->kernel && kernel_pid(c->kernel))
-		jw_kint(w, "pid", kernel_pid(c->kernel));
+	jw_kint(w, "execution_count", c->cells.count);
+	jw_kint(w, "waiting", (int64_t)c->cells.waiting_n);
+	if (c->cells.kernel && kernel_version(c->cells.kernel))
+		jw_kstr(w, "version", kernel_version(c->cells.kernel));
+	if (c->cells.kernel && kernel_pid(c->cells.kernel))
+		jw_kint(w, "pid", kernel_pid(c->cells.kernel));
 	jw_kstr(w, "created_at", clock_rfc3339(c->run->created_ms, created));
 	jw_obj_end(w);
 }
