@@ -39,7 +39,8 @@ struct runtime_exit {
 };
 
 struct runtime_events {
-	/* It runs. handle: what adopt() needs after a restart. notes: what could not be enforced, or "". */
+	/* It runs, and box->port is set. handle: what adopt() needs after a restart. notes: what could not be
+	 * enforced, or "". */
 	void (*started)(struct runtime_box *box, const char *handle, const char *notes);
 	/* create() does something that may take minutes, such as fetching an image. The texts are constant:
 	 * what the sandbox is told to be doing. max_s: how long it may take; 0: as long as any start. */
@@ -60,7 +61,10 @@ struct runtime_events {
 struct runtime_box {
 	const struct runtime_events *events;
 	char id[RUNTIME_ID_MAX];
-	uint16_t port; /* of execd on 127.0.0.1: from create() on, and after adopt() set by its caller */
+	/* Of execd on 127.0.0.1. Where the driver binds it itself it is set by create(), and connections wait
+	 * there until execd is up; otherwise it is 0 until started(), when execd answers. adopt()'s caller
+	 * sets it. */
+	uint16_t port;
 	/* Of the monotonic clock, what has been reached; 0: not yet, or never had to be done. */
 	uint64_t pulled_usec;	/* its image was fetched */
 	uint64_t unpacked_usec; /* and made into a file system */
@@ -96,8 +100,7 @@ struct runtime_ops {
 
 	/* Makes ready what all containers share and tries what they need. The message says how to get it. */
 	int (*probe)(struct runtime *rt, struct err *err);
-	/* 0: box->port is set and answers once execd is up; started or failed follows. -errno: nothing began.
-	 */
+	/* 0: started or failed follows. -errno: nothing began. */
 	int (*create)(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
 		      struct err *err);
 	/* 0: it runs and is watched. -ESRCH: it is gone; destroy() removes what is left. */

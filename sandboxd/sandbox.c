@@ -296,6 +296,7 @@ static void check_running(struct sandbox *sb)
 		.reason = "running",
 		.message = message,
 		.handle = sb->handle,
+		.port = sb->box.port,
 	};
 	if (!sb->started || !sb->answered || sb->state != SANDBOX_PENDING)
 		return;
@@ -324,6 +325,18 @@ static void on_ping(struct ping *p, int result)
 	check_running(sb);
 }
 
+/* Its answer is what it takes to be Running. */
+static void ask_agent(struct sandbox *sb)
+{
+	struct err err;
+
+	int r = ping_start(sb->all->env.loop, &sb->ping, sb->box.port, on_ping);
+	if (r < 0) {
+		(void)err_sys(&err, "SANDBOX::UNKNOWN_ERROR", -r, "connect to the new sandbox");
+		(void)fail(sb, "runtime_error", err.message, false);
+	}
+}
+
 static void add_note(struct sandbox *sb, const char *note)
 {
 	size_t n = strlen(sb->notes);
@@ -339,6 +352,8 @@ static void on_started(struct runtime_box *box, const char *handle, const char *
 	sb->started_usec = clock_mono_usec();
 	(void)snprintf(sb->handle, sizeof(sb->handle), "%s", handle);
 	add_note(sb, notes);
+	if (sb->ping.fd < 0 && !sb->answered)
+		ask_agent(sb);
 	check_running(sb);
 }
 
@@ -546,14 +561,10 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *given, ch
 		tear_down(sb, false);
 		return r;
 	}
-	log_info("sandbox %s: Pending (provisioning) image %s, port %u", id, spec->image, sb->box.port);
+	log_info("sandbox %s: Pending (provisioning) image %s", id, spec->image);
 	sweeper_kick(all->sweeper);
-	r = ping_start(all->env.loop, &sb->ping, sb->box.port, on_ping);
-	if (r < 0) {
-		(void)err_sys(err, "SANDBOX::UNKNOWN_ERROR", -r, "connect to the new sandbox");
-		(void)fail(sb, "runtime_error", err->message, false);
-		return r;
-	}
+	if (sb->box.port) /* else it is told by started() */
+		ask_agent(sb);
 	memcpy(ret_id, id, sizeof(id));
 	return 0;
 }

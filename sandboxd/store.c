@@ -40,7 +40,7 @@ const char *const store_sql[STATEMENTS] = {
 		    "message = coalesce(?5, message), "
 		    "transition_ms = CASE WHEN state = ?3 THEN transition_ms ELSE ?6 END, "
 		    "deadline_ms = CASE WHEN ?8 THEN expires_ms ELSE ?7 END, "
-		    "handle = coalesce(?9, handle) "
+		    "handle = coalesce(?9, handle), port = CASE WHEN ?10 THEN ?10 ELSE port END "
 		    "WHERE id = ?1 AND ((1 << state) & ?2) != 0",
 	[ST_EXPIRES] = "UPDATE sandboxes SET expires_ms = ?2, "
 		       "deadline_ms = CASE WHEN state IN (1,3) THEN ?2 ELSE deadline_ms END "
@@ -513,6 +513,7 @@ int store_move(struct store *s, const char *id, const struct transition *t, stru
 	store_bind_ms(st, 7, t->deadline_ms);
 	(void)sqlite3_bind_int(st, 8, t->until_expiry);
 	store_bind_text(st, 9, t->handle);
+	(void)sqlite3_bind_int(st, 10, t->port);
 	if (store_run(st) < 0)
 		return store_err(s, err, "change the state");
 	if (!sqlite3_changes(s->db))

@@ -93,6 +93,7 @@ struct transition {
 	uint32_t max_s;	      /* from which its owner reckons that, 0: the usual */
 	bool until_expiry;    /* the deadline is expires_ms */
 	const char *handle;   /* NULL: stays as it is */
+	uint16_t port;	      /* 0: stays as it is */
 };
 int store_move(struct store *s, const char *id, const struct transition *t, struct err *err);
 

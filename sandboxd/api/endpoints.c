@@ -7,6 +7,7 @@
  * leads through this server (proxy.c), also as a signed route for a while.
  */
 #include "sandboxd/api/reach.h"
+#include "sandboxd/api/wait.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -125,11 +126,12 @@ static int find_place(const struct record *row, void *arg)
 			       "sandbox '%.64s' is %s: %s", row->id, sandbox_state_name(row->state),
 			       row->message);
 	p->reach->execd = row->port;
+	p->reach->pending = row->port == 0;
 	(void)snprintf(p->reach->token, sizeof(p->reach->token), "%s", row->token ? row->token : "");
 	return 0;
 }
 
-int reach_find(struct http_req *req, struct reach *ret, struct err *err)
+static int look_up(struct http_req *req, struct reach *ret, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
 	struct place place = {.err = err, .reach = ret};
@@ -139,6 +141,15 @@ int reach_find(struct http_req *req, struct reach *ret, struct err *err)
 	return r < 0 ? r
 		     : store_get(sandboxes_store(l->sandboxes), http_param(req, "id"), find_place, &place,
 				 err);
+}
+
+int reach_find(struct http_req *req, struct reach *ret, struct err *err)
+{
+	int r = look_up(req, ret, err);
+	if (r == 0 && ret->pending)
+		return err_set(err, ERR_CONFLICT, "DOCKER::SANDBOX_NOT_RUNNING", EAGAIN,
+			       "sandbox '%.64s' is still being created", http_param(req, "id"));
+	return r;
 }
 
 static int write_direct(struct http_req *req, const struct reach *to, struct buf *out)
@@ -167,16 +178,18 @@ static int write_through(struct http_req *req, const struct reach *to, const str
 			  sign_route(l->sign_key, id, to->port, expires, signature));
 }
 
-int endpoint_get(struct http_req *req, struct err *err)
+static int answer_endpoint(struct http_req *req, struct err *err)
 {
 	struct reach to;
 	struct ways ways = {0};
 	_cleanup_buf_ struct buf b = BUF_INIT(2048), endpoint = BUF_INIT(1024);
 	struct jw w = JW_INIT(&b);
 
-	int r = reach_find(req, &to, err);
+	int r = look_up(req, &to, err);
 	if (r == 0)
 		r = check_ways(req, &ways, err);
+	if (r == 0 && to.pending)
+		return 0;
 	if (r == 0)
 		r = ways.proxy || ways.expires ? write_through(req, &to, &ways, &endpoint, err)
 					       : write_direct(req, &to, &endpoint);
@@ -193,5 +206,11 @@ int endpoint_get(struct http_req *req, struct err *err)
 	}
 	jw_obj_end(&w);
 	http_reply_buf(req, 200, "application/json", &b);
-	return 0;
+	return 1;
+}
+
+/* Where the runtime chooses the port, it is known once the sandbox runs: the answer waits for that. */
+int endpoint_get(struct http_req *req, struct err *err)
+{
+	return wait_for(req, http_param(req, "id"), answer_endpoint, err);
 }

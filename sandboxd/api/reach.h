@@ -13,6 +13,7 @@
 struct reach {
 	unsigned port;		     /* as the client names it */
 	uint16_t execd;		     /* execd's own, on this host's loopback */
+	bool pending;		     /* it has none yet */
 	char token[REACH_TOKEN_MAX]; /* that execd asks for, or "" */
 };
 

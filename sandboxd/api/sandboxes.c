@@ -2,6 +2,7 @@
  * sandboxes.c - /sandboxes: create, list, get, delete, renew. Rows of the store become JSON here.
  */
 #include "sandboxd/api/answer.h"
+#include "sandboxd/api/wait.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -139,73 +140,33 @@ int sandboxes_post(struct http_req *req, struct err *err)
 
 /* ---- waiting: GET /sandboxes/{id}?wait=Running, ours beside the API ------------------ */
 
-struct waiter {
-	struct sandbox_watch watch;
-	struct http_req *req;
-	unsigned states;
-};
-
 static int see_state(const struct record *row, void *arg)
 {
 	*(unsigned *)arg = STATE_BIT(row->state);
 	return 0;
 }
 
-static void waiter_gone(struct http_req *req)
-{
-	struct waiter *w = http_data(req);
-	sandboxes_unwatch(&w->watch);
-	free(w);
-}
-
-static void waiter_look(struct sandbox_watch *watch)
-{
-	struct waiter *w = container_of(watch, struct waiter, watch);
-	const struct lifecycle *l = http_app(w->req);
-	struct err err;
-	unsigned state = 0;
-
-	int r = store_get(sandboxes_store(l->sandboxes), watch->id, see_state, &state, &err);
-	if (r == 0 && !(state & w->states))
-		return;
-	if (r == 0)
-		r = reply_one(w->req, 200, watch->id, true, &err);
-	if (r < 0)
-		http_reply_err(w->req, &err);
-	sandboxes_unwatch(watch);
-	free(w);
-}
-
-static int wait_for(struct http_req *req, const char *id, unsigned states, struct err *err)
-{
-	const struct lifecycle *l = http_app(req);
-	struct waiter *w = calloc(1, sizeof(*w));
-
-	if (!w)
-		return too_big(err);
-	w->req = req;
-	w->states = states;
-	sandboxes_watch(l->sandboxes, &w->watch, id, waiter_look);
-	http_set_data(req, w);
-	http_on_gone(req, waiter_gone);
-	return 0;
-}
-
-/* With ?wait=STATE the answer comes when the sandbox is in one of those states or has ended. */
-int sandbox_get(struct http_req *req, struct err *err)
+static int look(struct http_req *req, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
 	const char *id = http_param(req, "id");
 	unsigned wanted = STATES_ENDED, state = 0;
 
-	if (!http_query(req, "wait"))
-		return reply_one(req, 200, id, true, err);
 	int r = query_states(req, "wait", &wanted, err);
 	if (r == 0)
 		r = store_get(sandboxes_store(l->sandboxes), id, see_state, &state, err);
-	if (r < 0)
+	if (r < 0 || !(state & wanted))
 		return r;
-	return state & wanted ? reply_one(req, 200, id, true, err) : wait_for(req, id, wanted, err);
+	r = reply_one(req, 200, id, true, err);
+	return r < 0 ? r : 1;
+}
+
+/* With ?wait=STATE the answer comes when the sandbox is in one of those states or has ended. */
+int sandbox_get(struct http_req *req, struct err *err)
+{
+	const char *id = http_param(req, "id");
+
+	return http_query(req, "wait") ? wait_for(req, id, look, err) : reply_one(req, 200, id, true, err);
 }
 
 int sandbox_delete(struct http_req *req, struct err *err)

@@ -7,6 +7,7 @@
 #include "lib/clock.h"
 #include "proto/json.h"
 #include "sandboxd/api/answer.h"
+#include "sandboxd/api/wait.h"
 
 #define INVALID	       "SANDBOX::INVALID_PARAMETER"
 #define BODY_MAX       (1u << 20)
@@ -84,61 +85,23 @@ static int reply_one(struct http_req *req, const char *id, struct err *err)
 
 /* ---- waiting: GET /snapshots/{id}?wait=, ours beside the API ------------------------- */
 
-struct waiter {
-	struct sandbox_watch watch;
-	struct http_req *req;
-};
-
 static int see_state(const struct snapshot_record *row, void *arg)
 {
 	*(enum snapshot_state *)arg = row->state;
 	return 0;
 }
 
-/* 1: there is nothing to wait for. */
-static int is_settled(const struct lifecycle *l, const char *id, struct err *err)
+static int look(struct http_req *req, struct err *err)
 {
+	const struct lifecycle *l = http_app(req);
+	const char *id = http_param(req, "id");
 	enum snapshot_state state = SNAPSHOT_READY;
 
 	int r = store_snapshot_get(sandboxes_store(l->sandboxes), id, see_state, &state, err);
-	return r < 0 ? r : state == SNAPSHOT_READY || state == SNAPSHOT_FAILED;
-}
-
-static void waiter_gone(struct http_req *req)
-{
-	struct waiter *w = http_data(req);
-	sandboxes_unwatch(&w->watch);
-	free(w);
-}
-
-static void waiter_look(struct sandbox_watch *watch)
-{
-	struct waiter *w = container_of(watch, struct waiter, watch);
-	struct err err;
-
-	int r = is_settled(http_app(w->req), watch->id, &err);
-	if (r == 0)
-		return;
-	if (r > 0)
-		r = reply_one(w->req, watch->id, &err);
-	if (r < 0)
-		http_reply_err(w->req, &err);
-	sandboxes_unwatch(watch);
-	free(w);
-}
-
-static int wait_for(struct http_req *req, const char *id, struct err *err)
-{
-	const struct lifecycle *l = http_app(req);
-	struct waiter *w = calloc(1, sizeof(*w));
-
-	if (!w)
-		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
-	w->req = req;
-	sandboxes_watch(l->sandboxes, &w->watch, id, waiter_look);
-	http_set_data(req, w);
-	http_on_gone(req, waiter_gone);
-	return 0;
+	if (r < 0 || (state != SNAPSHOT_READY && state != SNAPSHOT_FAILED))
+		return r;
+	r = reply_one(req, id, err);
+	return r < 0 ? r : 1;
 }
 
 /* With ?wait the answer comes when it is Ready, Failed, or gone (404). */
@@ -146,10 +109,7 @@ int snapshot_get(struct http_req *req, struct err *err)
 {
 	const char *id = http_param(req, "id");
 
-	int r = http_query(req, "wait") ? is_settled(http_app(req), id, err) : 1;
-	if (r < 0)
-		return r;
-	return r > 0 ? reply_one(req, id, err) : wait_for(req, id, err);
+	return http_query(req, "wait") ? wait_for(req, id, look, err) : reply_one(req, id, err);
 }
 
 int snapshot_delete(struct http_req *req, struct err *err)
