@@ -51,19 +51,43 @@ struct store {
 	bool started, due, stopping;
 };
 
+#define SANDBOX_COLUMNS                                                                                      \
+	"s.id, s.state, s.reason, s.message, s.created_ms, s.transition_ms, s.expires_ms, s.deadline_ms, "   \
+	"s.image, s.entrypoint, s.platform, s.runtime, s.handle, s.port, s.token, s.timing, s.snapshot, "    \
+	"s.volumes, "                                                                                        \
+	"(SELECT json_group_object(m.key, m.value) FROM metadata m WHERE m.sandbox = s.id)"
 #define SNAPSHOT_COLUMNS "id, sandbox, name, state, reason, message, created_ms, transition_ms, image"
 
 extern const char *const store_sql[STATEMENTS];
 
 int store_err(struct store *s, struct err *err, const char *what);
-/* Prepared on first use and kept; *ret is reset and without bindings. */
-int store_prepare(struct store *s, enum statement which, sqlite3_stmt **ret);
+/*
+ * Runs one that gives no rows. types has a letter a value: t text or NULL, u a uint64_t, m one of
+ * which 0 is NULL, n an int. Texts are borrowed during the call.
+ */
+int store_run(struct store *s, enum statement which, const char *types, ...);
+/*
+ * 1: *ret stands at its first row; 0: there is none; -EIO. Whichever it is, store_done(*ret) follows,
+ * and texts are borrowed until then.
+ */
+int store_first(struct store *s, enum statement which, sqlite3_stmt **ret, const char *types, ...);
+int store_next(sqlite3_stmt *st);  /* as store_first() */
+void store_done(sqlite3_stmt *st); /* NULL is fine */
 void store_bind_text(sqlite3_stmt *st, int i, const char *text);
-void store_bind_ms(sqlite3_stmt *st, int i, uint64_t ms);
-/* Runs a statement that gives no rows and makes it ready for the next time. */
-int store_run(sqlite3_stmt *st);
 const char *store_text_at(sqlite3_stmt *st, int i);
 uint64_t store_ms_at(sqlite3_stmt *st, int i);
 /* What has happened to a sandbox or a snapshot, for its diagnostics; failure is only logged. */
 void store_note(struct store *s, const char *id, uint64_t at_ms, const char *state, const char *reason,
 		const char *message);
+
+/* A page of rows, newest first. prepare() makes a statement of its own: head, the tables, the filter, tail.
+ */
+struct store_lister {
+	sqlite3_stmt *(*prepare)(struct store *s, const char *head, const void *filter, const char *tail);
+	const void *filter;
+	const char *head;			 /* SELECT and the columns */
+	int (*row)(sqlite3_stmt *st, void *arg); /* non-zero stops and is returned */
+	void *arg;
+};
+int store_list_page(struct store *s, const struct store_lister *l, uint64_t offset, uint32_t limit,
+		    uint64_t *ret_total, struct err *err);

@@ -57,42 +57,24 @@ static void read_row(sqlite3_stmt *st, struct snapshot_record *row)
 
 int store_snapshot_insert(struct store *s, const struct snapshot_record *row, struct err *err)
 {
-	sqlite3_stmt *st;
-
-	if (store_prepare(s, ST_SNAP_INSERT, &st) < 0)
-		return store_err(s, err, "insert a snapshot");
-	store_bind_text(st, 1, row->id);
-	store_bind_text(st, 2, row->sandbox);
-	store_bind_text(st, 3, row->name);
-	(void)sqlite3_bind_int(st, 4, (int)row->state);
-	store_bind_text(st, 5, row->reason);
-	store_bind_text(st, 6, row->message);
-	store_bind_ms(st, 7, row->created_ms);
-	store_bind_text(st, 8, row->image);
-	return store_run(st) < 0 ? store_err(s, err, "insert a snapshot") : 0;
+	int r = store_run(s, ST_SNAP_INSERT, "tttnttut", row->id, row->sandbox, row->name, (int)row->state,
+			  row->reason, row->message, row->created_ms, row->image);
+	return r < 0 ? store_err(s, err, "insert a snapshot") : 0;
 }
 
 int store_snapshot_get(struct store *s, const char *id, snapshot_row_fn *fn, void *arg, struct err *err)
 {
 	struct snapshot_record row;
 	sqlite3_stmt *st;
-	int r;
 
-	if (store_prepare(s, ST_SNAP_GET, &st) < 0)
-		return store_err(s, err, "get a snapshot");
-	store_bind_text(st, 1, id);
-	switch (sqlite3_step(st)) {
-	case SQLITE_ROW:
+	int r = store_first(s, ST_SNAP_GET, &st, "t", id);
+	if (r > 0) {
 		read_row(st, &row);
 		r = fn(&row, arg);
-		break;
-	case SQLITE_DONE:
-		r = no_such(err, id);
-		break;
-	default:
-		r = store_err(s, err, "get a snapshot");
+	} else {
+		r = r < 0 ? store_err(s, err, "get a snapshot") : no_such(err, id);
 	}
-	(void)sqlite3_reset(st);
+	store_done(st);
 	return r;
 }
 
@@ -106,17 +88,8 @@ int store_snapshot_move(struct store *s, const char *id, unsigned from, enum sna
 			const char *reason, const char *message, uint64_t now_ms, struct err *err)
 {
 	enum snapshot_state state = 0;
-	sqlite3_stmt *st;
 
-	if (store_prepare(s, ST_SNAP_MOVE, &st) < 0)
-		return store_err(s, err, "change a snapshot");
-	store_bind_text(st, 1, id);
-	(void)sqlite3_bind_int(st, 2, (int)from);
-	(void)sqlite3_bind_int(st, 3, (int)to);
-	store_bind_text(st, 4, reason);
-	store_bind_text(st, 5, message);
-	store_bind_ms(st, 6, now_ms);
-	if (store_run(st) < 0)
+	if (store_run(s, ST_SNAP_MOVE, "tnnttu", id, (int)from, (int)to, reason, message, now_ms) < 0)
 		return store_err(s, err, "change a snapshot");
 	if (sqlite3_changes(s->db))
 		return 0;
@@ -128,19 +101,19 @@ int store_snapshot_move(struct store *s, const char *id, unsigned from, enum sna
 
 int store_snapshot_delete(struct store *s, const char *id, struct err *err)
 {
-	sqlite3_stmt *st;
-
-	if (store_prepare(s, ST_SNAP_DELETE, &st) < 0)
-		return store_err(s, err, "delete a snapshot");
-	store_bind_text(st, 1, id);
-	if (store_run(st) < 0)
+	if (store_run(s, ST_SNAP_DELETE, "t", id) < 0)
 		return store_err(s, err, "delete a snapshot");
 	return sqlite3_changes(s->db) ? 0 : no_such(err, id);
 }
 
-static sqlite3_stmt *list_prepare(struct store *s, const char *head, unsigned states, const char *sandbox,
-				  const char *tail)
+struct filter {
+	unsigned states;
+	const char *sandbox;
+};
+
+static sqlite3_stmt *filter_prepare(struct store *s, const char *head, const void *filter, const char *tail)
 {
+	const struct filter *f = filter;
 	char text[512];
 	sqlite3_stmt *st;
 
@@ -149,35 +122,37 @@ static sqlite3_stmt *list_prepare(struct store *s, const char *head, unsigned st
 		       head, tail);
 	if (sqlite3_prepare_v2(s->db, text, -1, &st, NULL) != SQLITE_OK)
 		return NULL;
-	(void)sqlite3_bind_int(st, 1, (int)states);
-	store_bind_text(st, 2, sandbox);
+	(void)sqlite3_bind_int(st, 1, (int)f->states);
+	store_bind_text(st, 2, f->sandbox);
 	return st;
+}
+
+struct rows {
+	snapshot_row_fn *fn;
+	void *arg;
+};
+
+static int give_row(sqlite3_stmt *st, void *arg)
+{
+	const struct rows *rows = arg;
+	struct snapshot_record row;
+
+	read_row(st, &row);
+	return rows->fn(&row, rows->arg);
 }
 
 int store_snapshot_list(struct store *s, unsigned states, const char *sandbox, uint64_t offset,
 			uint32_t limit, snapshot_row_fn *fn, void *arg, uint64_t *ret_total, struct err *err)
 {
-	struct snapshot_record row;
-	char tail[96];
-	int r = 0, step = SQLITE_DONE;
+	const struct filter filter = {.states = states, .sandbox = sandbox};
+	struct rows rows = {.fn = fn, .arg = arg};
+	const struct store_lister lister = {
+		.prepare = filter_prepare,
+		.filter = &filter,
+		.head = "SELECT " SNAPSHOT_COLUMNS,
+		.row = give_row,
+		.arg = &rows,
+	};
 
-	sqlite3_stmt *st = list_prepare(s, "SELECT count(*)", states, sandbox, "");
-	if (!st || sqlite3_step(st) != SQLITE_ROW) {
-		(void)sqlite3_finalize(st);
-		return store_err(s, err, "list snapshots");
-	}
-	if (ret_total)
-		*ret_total = store_ms_at(st, 0);
-	(void)sqlite3_finalize(st);
-	(void)snprintf(tail, sizeof(tail), " ORDER BY created_ms DESC, id LIMIT %u OFFSET %llu", limit,
-		       (unsigned long long)MIN(offset, (uint64_t)INT64_MAX));
-	st = list_prepare(s, "SELECT " SNAPSHOT_COLUMNS, states, sandbox, tail);
-	while (st && r == 0 && (step = sqlite3_step(st)) == SQLITE_ROW) {
-		read_row(st, &row);
-		r = fn(&row, arg);
-	}
-	if (!st || (r == 0 && step != SQLITE_DONE))
-		r = store_err(s, err, "list snapshots");
-	(void)sqlite3_finalize(st);
-	return r;
+	return store_list_page(s, &lister, offset, limit, ret_total, err);
 }

@@ -44,14 +44,6 @@ int create_parse(json_t *body, const struct config *config, struct store *store,
 		 struct create_keep *keep, struct err *err);
 void create_done(struct create_keep *keep);
 
-/* A query parameter from 1 to max; absent: *ret stays. */
-int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err);
-struct jw;
-void write_pagination(struct jw *w, uint32_t page, uint32_t size, uint64_t total);
-#define PAGE_SIZE     20
-#define PAGE_SIZE_MAX 200
-#define PAGE_MAX      1000000
-
 /* Kubernetes label rules, as the known server checks them. */
 int label_check(const char *key, const char *value, struct err *err);
 

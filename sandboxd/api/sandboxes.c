@@ -2,26 +2,18 @@
  * sandboxes.c - /sandboxes: create, list, get, delete, renew. Rows of the store become JSON here.
  */
 #include "sandboxd/api/answer.h"
-#include "sandboxd/api/wait.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "lib/clock.h"
-#include "proto/json.h"
+#include "sandboxd/api/rows.h"
+#include "sandboxd/api/wait.h"
 
-#define BODY_MAX       (16u << 20) /* a page of 200 sandboxes with the longest entrypoints is less */
 #define INVALID	       "SANDBOX::INVALID_PARAMETER"
 #define EXPIRES_MAX_MS 253402300799000ull /* the last second of the year 9999 */
 
 /* ---- rows -------------------------------------------------------------------- */
-
-static void key_time(struct jw *w, const char *key, uint64_t ms)
-{
-	char text[CLOCK_RFC3339_MAX];
-	jw_kstr(w, key, clock_rfc3339(ms, text));
-}
 
 static void key_raw(struct jw *w, const char *key, const char *json)
 {
@@ -34,13 +26,7 @@ static void write_row(struct jw *w, const struct record *row, bool full)
 {
 	jw_obj_begin(w);
 	jw_kstr(w, "id", row->id);
-	jw_key(w, "status");
-	jw_obj_begin(w);
-	jw_kstr(w, "state", sandbox_state_name(row->state));
-	jw_kstr(w, "reason", row->reason);
-	jw_kstr(w, "message", row->message);
-	key_time(w, "lastTransitionAt", row->transition_ms);
-	jw_obj_end(w);
+	write_status(w, sandbox_state_name(row->state), row->reason, row->message, row->transition_ms);
 	if (full && row->snapshot) {
 		jw_kstr(w, "snapshotId", row->snapshot);
 	} else if (full) {
@@ -54,8 +40,8 @@ static void write_row(struct jw *w, const struct record *row, bool full)
 	key_raw(w, "metadata", row->metadata);
 	key_raw(w, "entrypoint", row->entrypoint);
 	if (row->expires_ms)
-		key_time(w, "expiresAt", row->expires_ms);
-	key_time(w, "createdAt", row->created_ms);
+		write_time(w, "expiresAt", row->expires_ms);
+	write_time(w, "createdAt", row->created_ms);
 	if (full && row->timing)
 		key_raw(w, "timing", row->timing);
 	jw_obj_end(w);
@@ -73,40 +59,23 @@ static int render_row(const struct record *row, void *arg)
 	return 0;
 }
 
-static int too_big(struct err *err)
-{
-	return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "the answer is too large");
-}
-
-static int reply_one(struct http_req *req, unsigned status, const char *id, bool full, struct err *err)
+static int reply_one(struct http_req *req, const char *id, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
-	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
-	struct render r = {.w = JW_INIT(&b), .full = full};
+	_cleanup_buf_ struct buf b = BUF_INIT(ROWS_MAX);
+	struct render r = {.w = JW_INIT(&b), .full = true};
 
 	int e = store_get(sandboxes_store(l->sandboxes), id, render_row, &r, err);
-	if (e < 0)
-		return e;
-	if (b.failed)
-		return too_big(err);
-	http_reply_buf(req, status, "application/json", &b);
-	return 0;
+	return e < 0 ? e : reply_rows(req, &b, err);
 }
 
-/* Adds the states that the query names. */
-static int query_states(struct http_req *req, const char *name, unsigned *states, struct err *err)
+static int parse_state(const char *word, unsigned *ret)
 {
-	const char *names[SANDBOX_STATES * 2];
-	size_t n = http_query_all(req, name, names, ARRAY_SIZE(names));
 	enum sandbox_state state;
-
-	for (size_t i = 0; i < MIN(n, ARRAY_SIZE(names)); i++) {
-		if (sandbox_state_parse(names[i], &state) < 0)
-			return err_set(err, ERR_INVALID, INVALID, EINVAL, "%s: '%.32s' is no state", name,
-				       names[i]);
-		*states |= STATE_BIT(state);
-	}
-	return 0;
+	int r = sandbox_state_parse(word, &state);
+	if (r == 0)
+		*ret = state;
+	return r;
 }
 
 /* ---- one sandbox ---------------------------------------------------------------- */
@@ -138,8 +107,6 @@ int sandboxes_post(struct http_req *req, struct err *err)
 	return answer_once(req, create_answer, err);
 }
 
-/* ---- waiting: GET /sandboxes/{id}?wait=Running, ours beside the API ------------------ */
-
 static int see_state(const struct record *row, void *arg)
 {
 	*(unsigned *)arg = STATE_BIT(row->state);
@@ -152,12 +119,12 @@ static int look(struct http_req *req, struct err *err)
 	const char *id = http_param(req, "id");
 	unsigned wanted = STATES_ENDED, state = 0;
 
-	int r = query_states(req, "wait", &wanted, err);
+	int r = query_states(req, "wait", parse_state, &wanted, err);
 	if (r == 0)
 		r = store_get(sandboxes_store(l->sandboxes), id, see_state, &state, err);
 	if (r < 0 || !(state & wanted))
 		return r;
-	r = reply_one(req, 200, id, true, err);
+	r = reply_one(req, id, err);
 	return r < 0 ? r : 1;
 }
 
@@ -166,7 +133,7 @@ int sandbox_get(struct http_req *req, struct err *err)
 {
 	const char *id = http_param(req, "id");
 
-	return http_query(req, "wait") ? wait_for(req, id, look, err) : reply_one(req, 200, id, true, err);
+	return http_query(req, "wait") ? wait_for(req, id, look, err) : reply_one(req, id, err);
 }
 
 int sandbox_delete(struct http_req *req, struct err *err)
@@ -224,7 +191,7 @@ int sandbox_patch_metadata(struct http_req *req, struct err *err)
 	}
 	if (r >= 0)
 		r = sandboxes_patch_metadata(l->sandboxes, http_param(req, "id"), patch, err);
-	return r < 0 ? r : reply_one(req, 200, http_param(req, "id"), true, err);
+	return r < 0 ? r : reply_one(req, http_param(req, "id"), err);
 }
 
 static int renew_answer(struct http_req *req, struct answer *a, struct err *err)
@@ -253,7 +220,7 @@ static int renew_answer(struct http_req *req, struct answer *a, struct err *err)
 	if (r < 0)
 		return r;
 	jw_obj_begin(&w);
-	key_time(&w, "expiresAt", expires);
+	write_time(&w, "expiresAt", expires);
 	jw_obj_end(&w);
 	a->status = 200;
 	return 0;
@@ -265,21 +232,6 @@ int sandbox_renew(struct http_req *req, struct err *err)
 }
 
 /* ---- the list ---------------------------------------------------------------------- */
-
-int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err)
-{
-	const char *text = http_query(req, name);
-	char *end;
-
-	if (!text)
-		return 0;
-	unsigned long n = strtoul(text, &end, 10);
-	if (!isdigit((unsigned char)text[0]) || *end || n < 1 || n > max)
-		return err_set(err, ERR_INVALID, INVALID, EINVAL, "%s: '%.32s' is not a number from 1 to %u",
-			       name, text, max);
-	*ret = (uint32_t)n;
-	return 0;
-}
 
 static int hex(char c)
 {
@@ -335,20 +287,6 @@ static int query_metadata(char *text, struct store_pair *pairs, size_t *ret_n, s
 	return 0;
 }
 
-void write_pagination(struct jw *w, uint32_t page, uint32_t size, uint64_t total)
-{
-	uint64_t pages = (total + size - 1) / size;
-
-	jw_key(w, "pagination");
-	jw_obj_begin(w);
-	jw_kint(w, "page", page);
-	jw_kint(w, "pageSize", size);
-	jw_kint(w, "totalItems", (int64_t)total);
-	jw_kint(w, "totalPages", (int64_t)pages);
-	jw_kbool(w, "hasNextPage", page < pages);
-	jw_obj_end(w);
-}
-
 int sandboxes_get(struct http_req *req, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
@@ -356,18 +294,16 @@ int sandboxes_get(struct http_req *req, struct err *err)
 	_cleanup_free_ char *metadata = strdup(given ? given : "");
 	struct store_pair pairs[STORE_FILTER_PAIRS_MAX];
 	struct store_filter filter = {.metadata = pairs};
-	uint32_t page = 1, size = PAGE_SIZE;
+	struct page page;
 	uint64_t total = 0;
-	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
+	_cleanup_buf_ struct buf b = BUF_INIT(ROWS_MAX);
 	struct render r = {.w = JW_INIT(&b), .full = true};
 
 	if (!metadata)
-		return too_big(err);
-	int e = query_number(req, "page", PAGE_MAX, &page, err);
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+	int e = page_query(req, &page, err);
 	if (e == 0)
-		e = query_number(req, "pageSize", PAGE_SIZE_MAX, &size, err);
-	if (e == 0)
-		e = query_states(req, "state", &filter.states, err);
+		e = query_states(req, "state", parse_state, &filter.states, err);
 	/* A tombstone is told to who asks for it; a failure is told to everybody. */
 	if (!filter.states)
 		filter.states = STATES_ALL & ~STATE_BIT(SANDBOX_TERMINATED);
@@ -375,18 +311,8 @@ int sandboxes_get(struct http_req *req, struct err *err)
 		e = query_metadata(metadata, pairs, &filter.metadata_n, err);
 	if (e < 0)
 		return e;
-	jw_obj_begin(&r.w);
-	jw_key(&r.w, "items");
-	jw_arr_begin(&r.w);
-	e = store_list(sandboxes_store(l->sandboxes), &filter, (uint64_t)(page - 1) * size, size, render_row,
-		       &r, &total, err);
-	if (e < 0)
-		return e;
-	jw_arr_end(&r.w);
-	write_pagination(&r.w, page, size, total);
-	jw_obj_end(&r.w);
-	if (b.failed)
-		return too_big(err);
-	http_reply_buf(req, 200, "application/json", &b);
-	return 0;
+	page_begin(&r.w);
+	e = store_list(sandboxes_store(l->sandboxes), &filter, page_offset(&page), page.size, render_row, &r,
+		       &total, err);
+	return e < 0 ? e : page_reply(req, &r.w, &b, &page, total, err);
 }

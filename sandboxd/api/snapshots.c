@@ -4,20 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/clock.h"
-#include "proto/json.h"
 #include "sandboxd/api/answer.h"
+#include "sandboxd/api/rows.h"
 #include "sandboxd/api/wait.h"
 
 #define INVALID	       "SANDBOX::INVALID_PARAMETER"
-#define BODY_MAX       (1u << 20)
 #define NAME_MAX_BYTES 1024
-
-static void key_time(struct jw *w, const char *key, uint64_t ms)
-{
-	char text[CLOCK_RFC3339_MAX];
-	jw_kstr(w, key, clock_rfc3339(ms, text));
-}
 
 static int render(const struct snapshot_record *row, void *arg)
 {
@@ -28,14 +20,8 @@ static int render(const struct snapshot_record *row, void *arg)
 	jw_kstr(w, "sandboxId", row->sandbox);
 	if (row->name)
 		jw_kstr(w, "name", row->name);
-	jw_key(w, "status");
-	jw_obj_begin(w);
-	jw_kstr(w, "state", snapshot_state_name(row->state));
-	jw_kstr(w, "reason", row->reason);
-	jw_kstr(w, "message", row->message);
-	key_time(w, "lastTransitionAt", row->transition_ms);
-	jw_obj_end(w);
-	key_time(w, "createdAt", row->created_ms);
+	write_status(w, snapshot_state_name(row->state), row->reason, row->message, row->transition_ms);
+	write_time(w, "createdAt", row->created_ms);
 	jw_obj_end(w);
 	return 0;
 }
@@ -74,16 +60,12 @@ int snapshot_post(struct http_req *req, struct err *err)
 static int reply_one(struct http_req *req, const char *id, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
-	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
+	_cleanup_buf_ struct buf b = BUF_INIT(ROWS_MAX);
 	struct jw w = JW_INIT(&b);
 
 	int r = store_snapshot_get(sandboxes_store(l->sandboxes), id, render, &w, err);
-	if (r == 0)
-		http_reply_buf(req, 200, "application/json", &b);
-	return r;
+	return r < 0 ? r : reply_rows(req, &b, err);
 }
-
-/* ---- waiting: GET /snapshots/{id}?wait=, ours beside the API ------------------------- */
 
 static int see_state(const struct snapshot_record *row, void *arg)
 {
@@ -122,49 +104,32 @@ int snapshot_delete(struct http_req *req, struct err *err)
 	return r;
 }
 
-static int query_states(struct http_req *req, unsigned *ret, struct err *err)
+static int parse_state(const char *word, unsigned *ret)
 {
-	const char *names[SNAPSHOT_STATES * 2];
-	size_t n = http_query_all(req, "state", names, ARRAY_SIZE(names));
 	enum snapshot_state state;
-
-	for (size_t i = 0; i < MIN(n, ARRAY_SIZE(names)); i++) {
-		if (snapshot_state_parse(names[i], &state) < 0)
-			return err_set(err, ERR_INVALID, INVALID, EINVAL, "state: '%.32s' is no state",
-				       names[i]);
-		*ret |= STATE_BIT(state);
-	}
-	if (n == 0)
-		*ret = STATE_BIT(SNAPSHOT_STATES) - 1;
-	return 0;
+	int r = snapshot_state_parse(word, &state);
+	if (r == 0)
+		*ret = state;
+	return r;
 }
 
 int snapshots_get(struct http_req *req, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
-	_cleanup_buf_ struct buf b = BUF_INIT(BODY_MAX);
+	_cleanup_buf_ struct buf b = BUF_INIT(ROWS_MAX);
 	struct jw w = JW_INIT(&b);
-	uint32_t page = 1, size = PAGE_SIZE;
+	struct page page;
 	uint64_t total = 0;
 	unsigned states = 0;
 
-	int r = query_number(req, "page", PAGE_MAX, &page, err);
+	int r = page_query(req, &page, err);
 	if (r == 0)
-		r = query_number(req, "pageSize", PAGE_SIZE_MAX, &size, err);
-	if (r == 0)
-		r = query_states(req, &states, err);
+		r = query_states(req, "state", parse_state, &states, err);
 	if (r < 0)
 		return r;
-	jw_obj_begin(&w);
-	jw_key(&w, "items");
-	jw_arr_begin(&w);
-	r = store_snapshot_list(sandboxes_store(l->sandboxes), states, http_query(req, "sandboxId"),
-				(uint64_t)(page - 1) * size, size, render, &w, &total, err);
-	if (r < 0)
-		return r;
-	jw_arr_end(&w);
-	write_pagination(&w, page, size, total);
-	jw_obj_end(&w);
-	http_reply_buf(req, 200, "application/json", &b);
-	return 0;
+	page_begin(&w);
+	r = store_snapshot_list(
+		sandboxes_store(l->sandboxes), states ? states : STATE_BIT(SNAPSHOT_STATES) - 1,
+		http_query(req, "sandboxId"), page_offset(&page), page.size, render, &w, &total, err);
+	return r < 0 ? r : page_reply(req, &w, &b, &page, total, err);
 }

@@ -1,0 +1,74 @@
+/*
+ * sandbox_priv.h - what the files of the noun share: sandbox.c (the objects, and what clients ask
+ * for), sandbox_state.c, sandbox_pause.c, sandbox_snapshot.c, sandbox_recover.c, sandbox_watch.c.
+ */
+#pragma once
+
+#include "lib/map.h"
+#include "sandboxd/ping.h"
+#include "sandboxd/sandbox.h"
+#include "sandboxd/sweeper.h"
+
+#define NOTES_MAX 256
+
+struct sandbox {
+	struct map_node node;
+	struct list link;
+	struct sandboxes *all;
+	struct runtime_box box;
+	struct ping ping;
+	enum sandbox_state state; /* of the row */
+	bool started, answered;
+	uint64_t created_usec, started_usec, answered_usec; /* monotonic; 0: not seen in this life */
+	char taking[RUNTIME_ID_MAX]; /* the snapshot that is being taken of it, or waits until it runs */
+	bool pause_wanted;	     /* by a client that knew of its agent's answer before we did */
+	char handle[RUNTIME_HANDLE_MAX];
+	char notes[NOTES_MAX];
+};
+
+struct sandboxes {
+	struct sandboxes_env env;
+	struct sweeper *sweeper;
+	struct map live;
+	struct list list;
+	struct list watches;
+	struct loop_defer tell_soon;
+	char refuse[ERR_MESSAGE_MAX];
+	bool draining, kill;
+	void (*drained)(void *arg);
+	void *drained_arg;
+	struct loop_defer drained_soon;
+};
+
+extern const struct runtime_events sandbox_events;
+
+struct sandbox *sandbox_find(struct sandboxes *all, const char *id);
+struct sandbox *sandbox_new(struct sandboxes *all, const char *id, enum sandbox_state state);
+void sandbox_free(struct sandbox *sb);
+void sandbox_add_note(struct sandbox *sb, const char *note);
+
+/* What a row waits for in its new state. */
+void sandboxes_set_deadline(const struct sandboxes *all, struct transition *t);
+/* Changes the row, and tells of it. */
+int sandboxes_move(struct sandboxes *all, const char *id, struct transition *t);
+/* Those who wait for a change of this sandbox or snapshot are called from the loop. */
+void sandboxes_tell(struct sandboxes *all, const char *id);
+void sandboxes_check_drained(struct sandboxes *all);
+
+/* Row first, then the container. */
+int sandbox_stop(struct sandbox *sb, const char *reason, const char *message);
+int sandbox_fail(struct sandbox *sb, const char *reason, const char *message, bool force);
+void sandbox_tear_down(struct sandbox *sb, bool force);
+/* Its answer is what it takes to be Running. */
+void sandbox_ask_agent(struct sandbox *sb);
+int sandbox_on_due(void *arg, const char *id, enum sandbox_state state, uint64_t now_ms);
+
+int sandbox_freeze(struct sandbox *sb, bool on, struct err *err);
+void sandbox_on_frozen(struct runtime_box *box, bool on, const struct err *err);
+int sandbox_not_in_state(struct err *err, const char *code, const char *id, const char *wanted);
+
+int sandbox_take_snapshot(struct sandbox *sb, struct err *err);
+void sandbox_on_snapshotted(struct runtime_box *box, const char *snapshot, const struct err *why);
+void sandbox_snapshot_failed(struct sandbox *sb, const char *reason, const char *message);
+void sandboxes_retry_snapshot_deletes(struct sandboxes *all);
+void sandboxes_recover_snapshots(struct sandboxes *all);
