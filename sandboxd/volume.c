@@ -95,10 +95,19 @@ static int keep(char **slot, const char *text, struct err *err)
 	return *slot ? 0 : err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
 }
 
-static int parse_target(json_t *o, struct volume *v, struct err *err)
+bool volume_target_reserved(const char *path)
 {
 	/* What the runtime mounts itself, and what the agent needs. */
 	static const char *const reserved[] = {"/proc", "/sys", "/dev", "/.execd"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(reserved); i++)
+		if (is_within(path, reserved[i]))
+			return true;
+	return !path[strspn(path, "/")];
+}
+
+static int parse_target(json_t *o, struct volume *v, struct err *err)
+{
 	char path[VOLUME_PATH_MAX + 2] = "/";
 	const char *given = "";
 
@@ -115,14 +124,12 @@ static int parse_target(json_t *o, struct volume *v, struct err *err)
 	if (!normalise(given, path + 1))
 		return refuse(err, "INVALID_MOUNT_PATH",
 			      "volume '%s': mountPath '%.200s' must not contain '..'", v->name, given);
-	if (!path[1])
-		return refuse(err, "INVALID_MOUNT_PATH",
-			      "volume '%s': mountPath must not be the root of the sandbox", v->name);
-	for (size_t i = 0; i < ARRAY_SIZE(reserved); i++)
-		if (is_within(path, reserved[i]))
-			return refuse(err, "INVALID_MOUNT_PATH",
-				      "volume '%s': mountPath '%.200s' lies in %s, which is reserved",
-				      v->name, path, reserved[i]);
+	if (volume_target_reserved(path))
+		return refuse(
+			err, "INVALID_MOUNT_PATH",
+			"volume '%s': mountPath '%.200s' is reserved, as are all of /proc, /sys, /dev and "
+			"/.execd, and the root itself",
+			v->name, path);
 	return keep(&v->target, path, err);
 }
 
@@ -349,11 +356,11 @@ void volumes_done(struct volumes *v)
 
 /* ---- files --------------------------------------------------------------------------------- */
 
-static int open_beneath(int root, const char *path)
+static int open_step(int root, const char *path, uint64_t scope)
 {
 	struct open_how how = {
 		.flags = O_PATH | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+		.resolve = scope | RESOLVE_NO_MAGICLINKS,
 	};
 	int fd;
 
@@ -363,12 +370,12 @@ static int open_beneath(int root, const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
-int volume_open_below(int root, const char *path, bool make)
+static int open_scoped(int root, const char *path, bool make, uint64_t scope)
 {
 	char part[VOLUME_PATH_MAX + 1];
 	_cleanup_close_ int parent = -EBADF;
 
-	int fd = open_beneath(root, path);
+	int fd = open_step(root, path, scope);
 	if (fd != -ENOENT || !make)
 		return fd;
 	for (const char *at = path; *at;) {
@@ -378,12 +385,12 @@ int volume_open_below(int root, const char *path, bool make)
 			return -ENAMETOOLONG;
 		memcpy(part, path, end);
 		part[end] = '\0';
-		fd = open_beneath(root, part);
+		fd = open_step(root, part, scope);
 		if (fd == -ENOENT) {
 			(void)snprintf(name, sizeof(name), "%.*s", (int)n, at);
 			if (mkdirat(parent < 0 ? root : parent, name, MADE_MODE) < 0 && errno != EEXIST)
 				return -errno;
-			fd = open_beneath(root, part);
+			fd = open_step(root, part, scope);
 		}
 		if (fd < 0)
 			return fd;
@@ -392,6 +399,16 @@ int volume_open_below(int root, const char *path, bool make)
 		at += n + (at[n] == '/');
 	}
 	return TAKE_FD(parent);
+}
+
+int volume_open_below(int root, const char *path, bool make)
+{
+	return open_scoped(root, path, make, RESOLVE_BENEATH);
+}
+
+int volume_open_inside(int root, const char *path, bool make)
+{
+	return open_scoped(root, path, make, RESOLVE_IN_ROOT);
 }
 
 static int open_error(const struct volume *v, const char *path, int r, struct err *err)

@@ -62,5 +62,10 @@ int volumes_open(struct volumes *v, char *const *allowed, const char *private_di
 /* Opens `path` ("a/b", or "" for root itself) below root, with O_PATH; with make, what is missing of it is
  * made: directories. No link leads out. -EXDEV: one would. */
 int volume_open_below(int root, const char *path, bool make);
+/* The same with root as "/" of every link in it: for what is within an image. */
+int volume_open_inside(int root, const char *path, bool make);
+
+/* The path, absolute and normalised, is one that the runtime or the agent needs. */
+bool volume_target_reserved(const char *path);
 
 void volumes_done(struct volumes *v);

@@ -5,10 +5,14 @@
 
 #include <stdio.h>
 
+#include "sandboxd/oci/named.h"
+
 void box_close_inherited(struct oci_box *b)
 {
 	fd_close(&b->listen_fd);
 	fd_close(&b->token_fd);
+	for (size_t i = 0; b->volumes && i < b->volumes->n; i++)
+		fd_close(&b->volumes->list[i].fd);
 }
 
 struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
@@ -21,6 +25,7 @@ struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 	b->pidfd = b->listen_fd = b->token_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd = -EBADF;
 	(void)snprintf(b->dir, sizeof(b->dir), "%s/sandboxes/%s", oci->config->state_dir, box->id);
 	box_read_snapshot(b);
+	named_read(b);
 	list_add_tail(&oci->boxes, &b->link);
 	box->priv = b;
 	return b;
@@ -36,6 +41,9 @@ void box_free(struct oci_box *b)
 	box_close_inherited(b);
 	list_del(&b->link);
 	free(b->config_json);
+	if (b->volumes)
+		volumes_done(b->volumes);
+	free(b->volumes);
 	free(b);
 }
 

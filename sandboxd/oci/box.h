@@ -78,6 +78,7 @@ struct oci_box {
 	char dir[PATH_MAX];
 	char *config_json;
 	struct runtime_limits limits;
+	struct volumes *volumes; /* or NULL; of an earlier life by name only */
 	char notes[CGROUP_NOTES_MAX];
 	int result;
 	struct err err;

@@ -11,6 +11,7 @@
 #include "lib/fs.h"
 #include "lib/log.h"
 #include "sandboxd/oci/enter.h"
+#include "sandboxd/oci/named.h"
 #include "sandboxd/oci/program.h"
 
 /* Worker thread: the loop only looks at the box again when the job is done. */
@@ -33,6 +34,7 @@ static void on_removed(struct pool_job *job)
 	if (b->result < 0)
 		log_warn("sandbox %s: remove '%s': %s", box->id, b->dir, strerror(-b->result));
 	box->priv = NULL;
+	named_release(b);
 	box_free(b);
 	box->events->destroyed(box);
 }

@@ -13,13 +13,14 @@
 
 #include "lib/fs.h"
 #include "lib/util.h"
+#include "sandboxd/oci/enter_step.h"
 
 #define EXIT_ENTER     70
 #define UNIFIED	       "/sys/fs/cgroup/unified"
 #define CGROUP2_MAGIC  0x63677270
 #define MOUNT_DATA_MAX 4096
 
-static int complain(const char *what, const char *object, int errnum)
+int enter_complain(const char *what, const char *object, int errnum)
 {
 	fprintf(stderr, "oci-enter: %s%s%s%s: %s\n", what, object ? " '" : "", object ? object : "",
 		object ? "'" : "", strerror(errnum));
@@ -29,9 +30,9 @@ static int complain(const char *what, const char *object, int errnum)
 static int own_mounts(void)
 {
 	if (unshare(CLONE_NEWNS) < 0)
-		return complain("make a mount namespace", NULL, errno);
+		return enter_complain("make a mount namespace", NULL, errno);
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return complain("make mounts private", "/", errno);
+		return enter_complain("make mounts private", "/", errno);
 	return 0;
 }
 
@@ -51,7 +52,7 @@ static int join(const char *file)
 {
 	_cleanup_close_ int fd = open(file, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || fs_write_all(fd, "0", 1) < 0)
-		return complain("join control group", file, errno);
+		return enter_complain("join control group", file, errno);
 	return 0;
 }
 
@@ -93,9 +94,9 @@ static int overlay_argument(const char *arg, int n)
 
 	if (!eq ||
 	    snprintf(target, sizeof(target), "rootfs/%.*s", (int)(eq - arg), arg) >= (int)sizeof(target))
-		return complain("understand overlay", arg, EINVAL);
+		return enter_complain("understand overlay", arg, EINVAL);
 	int r = n < 0 ? mount_layers(target, eq + 1) : mount_overlay(target, eq + 1, (unsigned)n);
-	return r < 0 ? complain("mount overlay", arg, -r) : 0;
+	return r < 0 ? enter_complain("mount overlay", arg, -r) : 0;
 }
 
 /* ---- the check ------------------------------------------------------------ */
@@ -151,7 +152,7 @@ static int check(const char *bundle)
 {
 	int r = check_namespaces();
 	if (r == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		r = complain("make mounts private", "/", errno);
+		r = enter_complain("make mounts private", "/", errno);
 	return r == 0 ? check_overlay(bundle) : r;
 }
 
@@ -162,12 +163,16 @@ int oci_enter(int argc, char **argv)
 	int overlays = 0, i, r;
 
 	if (argc < 3)
-		return complain("understand the arguments", NULL, EINVAL);
+		return enter_complain("understand the arguments", NULL, EINVAL);
 	if (chdir(argv[1]) < 0)
-		return complain("enter", argv[1], errno);
+		return enter_complain("enter", argv[1], errno);
 	if (strcmp(argv[2], "--check") == 0)
 		return check(argv[1]);
-	r = own_mounts();
+	for (i = 2, r = 0; r == 0 && i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2)
+		if (strncmp(argv[i], "--volume", strlen("--volume")) == 0)
+			r = enter_volume_open(argv[i + 1], strcmp(argv[i], "--volume-ro") == 0);
+	if (r == 0)
+		r = own_mounts();
 	for (i = 2; r == 0 && i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2)
 		if (strcmp(argv[i], "--overlay") == 0)
 			r = overlay_argument(argv[i + 1], overlays++);
@@ -175,13 +180,15 @@ int oci_enter(int argc, char **argv)
 			r = overlay_argument(argv[i + 1], -1);
 		else if (strcmp(argv[i], "--join") == 0)
 			r = join(argv[i + 1]);
-		else
-			r = complain("understand", argv[i], EINVAL);
+		else if (strncmp(argv[i], "--volume", strlen("--volume")) != 0)
+			r = enter_complain("understand", argv[i], EINVAL);
+	if (r == 0)
+		r = enter_volumes_mount();
 	if (r != 0)
 		return r;
 	if (i + 1 >= argc)
-		return complain("find a program in the arguments", NULL, EINVAL);
+		return enter_complain("find a program in the arguments", NULL, EINVAL);
 	hide_unified();
 	execvp(argv[i + 1], argv + i + 1);
-	return complain("start", argv[i + 1], errno);
+	return enter_complain("start", argv[i + 1], errno);
 }

@@ -1,15 +1,15 @@
 /*
  * enter.h - the step between sandboxd and the OCI runtime, in a process of its own.
  *
- *   sandboxd oci-enter BUNDLE [--overlay TARGET=LOWER | --layers TARGET=LOWER | --join FILE]...
- *            -- PROGRAM ARG...
+ *   sandboxd oci-enter BUNDLE [--overlay TARGET=LOWER | --layers TARGET=LOWER | --join FILE |
+ *            --volume SOURCE=TARGET | --volume-ro SOURCE=TARGET]... -- PROGRAM ARG...
  *
  * Makes a mount namespace that nobody else sees, joins the control groups whose
  * cgroup.procs are named, mounts the overlays into BUNDLE/rootfs and becomes
  * PROGRAM. So every mount of a sandbox dies with its last process, and none can
  * be left on the host. LOWER is as overlayfs takes it, relative to BUNDLE; the
  * upper layer of the Nth overlay is BUNDLE/upper.N, its work directory work.N;
- * --layers has none and is read-only.
+ * --layers has none and is read-only. Volumes come last.
  *
  *   sandboxd oci-enter BUNDLE --check
  *

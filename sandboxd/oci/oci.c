@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "lib/random.h"
-#include "sandboxd/oci/box.h"
+#include "sandboxd/oci/named.h"
 
 /* A sandbox's directory is the first thing that is made and the last that goes. */
 static int oci_leftovers(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg_)
@@ -26,6 +26,7 @@ static int oci_leftovers(struct runtime *rt, void (*fn)(const char *id, void *ar
 		if (e->d_name[0] != '.' && strlen(e->d_name) < RUNTIME_ID_MAX)
 			fn(e->d_name, arg_);
 	(void)closedir(d);
+	named_clean(oci_of(rt));
 	return 0;
 }
 

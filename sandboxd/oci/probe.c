@@ -133,7 +133,7 @@ static void remove_old_roots(const struct oci *oci)
 
 static int make_state_dirs(const struct oci *oci, struct err *err)
 {
-	static const char *const dirs[] = {"", "/runtime", "/roots", "/sandboxes", "/snapshots"};
+	static const char *const dirs[] = {"", "/runtime", "/roots", "/sandboxes", "/snapshots", "/volumes"};
 	char path[PATH_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {

@@ -5,7 +5,7 @@
 
 #include "sandboxd/oci/box.h"
 
-#define PROGRAM_ARGS_MAX 64
+#define PROGRAM_ARGS_MAX (64 + 2 * VOLUMES_MAX)
 
 struct program_args {
 	const char *v[PROGRAM_ARGS_MAX]; /* borrowed */

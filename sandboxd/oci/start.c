@@ -25,6 +25,7 @@
 #include "sandboxd/oci/bundle.h"
 #include "sandboxd/oci/enter.h"
 #include "sandboxd/oci/handle.h"
+#include "sandboxd/oci/named.h"
 #include "sandboxd/oci/program.h"
 
 #define LISTEN_BACKLOG	1024
@@ -62,6 +63,9 @@ static int prepare(struct oci_box *b)
 	int r = make_dirs(dir, b, &b->err);
 	if (r < 0)
 		return r;
+	r = named_note(dir, b->volumes);
+	if (r < 0)
+		return err_sys(&b->err, OCI_START_CODE, -r, "note the volumes");
 	r = fs_write_file(dir, "config.json", b->config_json, strlen(b->config_json), 0600);
 	if (r < 0)
 		return err_sys(&b->err, OCI_START_CODE, -r, "write config.json");
@@ -168,12 +172,28 @@ static void put_layers(const struct oci_box *b, unsigned n, struct buf *out)
 		(void)buf_printf(out, "../../snapshots/%s/%s/upper.%u:", b->snapshot, b->layers.ids[i], n);
 }
 
+/* A volume is handed over as the path of our descriptor: there may be more than a start can inherit. */
+static int put_volumes(const struct oci_box *b, struct program_args *a, char *texts[VOLUMES_MAX])
+{
+	for (size_t i = 0; b->volumes && i < b->volumes->n; i++) {
+		const struct volume *v = &b->volumes->list[i];
+		if (asprintf(&texts[i], "/proc/%d/fd/%d=%s", getpid(), v->fd, v->target) < 0) {
+			texts[i] = NULL;
+			return -ENOMEM;
+		}
+		program_arg(a, v->readonly ? "--volume-ro" : "--volume");
+		program_arg(a, texts[i]);
+	}
+	return 0;
+}
+
 static int start(struct oci_box *b)
 {
 	const struct oci *oci = b->oci;
 	char records[PATH_MAX], pid_file[PATH_MAX + 8];
 	struct buf overlays[ROOTFS_OVERLAYS_MAX] = {0};
 	char joins[CGROUP_CONTROLLERS][CGROUP_PATH_MAX];
+	char *volumes[VOLUMES_MAX] = {0};
 	struct program_args a = {0};
 	unsigned upper = 0;
 
@@ -196,6 +216,7 @@ static int start(struct oci_box *b)
 		program_arg(&a, "--join");
 		program_arg(&a, joins[i]);
 	}
+	int r = put_volumes(b, &a, volumes);
 	program_runtime(oci, &a, records);
 	program_arg(&a, "run");
 	program_arg(&a, "--detach");
@@ -208,7 +229,10 @@ static int start(struct oci_box *b)
 	program_arg(&a, b->box->id);
 	b->phase = OCI_STARTING;
 	b->started = true;
-	int r = program_start(b, &a, true, on_run_exit, &b->err);
+	r = r < 0 ? err_sys(&b->err, OCI_START_CODE, -r, "start")
+		  : program_start(b, &a, true, on_run_exit, &b->err);
+	for (size_t i = 0; i < VOLUMES_MAX; i++)
+		free(volumes[i]);
 	for (size_t i = 0; i < oci->host.overlays_n; i++)
 		buf_done(&overlays[i]);
 	return r;
@@ -282,9 +306,6 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 		.env = spec->env,
 		.token = spec->token,
 	};
-	if (spec->volumes && spec->volumes->n)
-		return err_set(err, ERR_INVALID, VOLUME_CODE("UNSUPPORTED_BACKEND"), EOPNOTSUPP,
-			       "volumes are not supported by this runtime yet");
 	const char *root;
 	int r = image_resolve(&oci->config->images, spec->image.uri, &root, err);
 	if (r < 0)
@@ -294,6 +315,8 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 		return err_set(err, ERR_INTERNAL, OCI_START_CODE, ENOMEM, "out of memory");
 	b->limits = spec->limits;
 	r = spec->snapshot ? stand_on(b, spec->snapshot, err) : 0;
+	if (r == 0)
+		r = named_take(b, spec->volumes, err);
 	if (r == 0)
 		r = bundle_config(&bundle, &b->config_json, err);
 	if (r == 0 && spec->token)
@@ -305,6 +328,7 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 	}
 	if (r < 0) {
 		box->priv = NULL;
+		named_release(b);
 		box_free(b);
 		return r;
 	}

@@ -10,7 +10,7 @@ from opensandbox.exceptions import SandboxApiException
 from opensandbox.models import WriteEntry
 from opensandbox.models.execd import RunCommandOpts
 from opensandbox.models.execd_sync import ExecutionHandlersSync
-from opensandbox.models.sandboxes import SandboxFilter
+from opensandbox.models.sandboxes import PVC, Host, SandboxFilter, Volume
 
 from daemon import BUILD
 
@@ -48,6 +48,20 @@ def test_a_killed_sandbox_is_gone(config):
     with pytest.raises(SandboxApiException):
         SandboxSync.connect(sandbox.id, connection_config=config, connect_timeout=timedelta(seconds=1))
     sandbox.close()
+
+
+def test_volumes(config):
+    volume = lambda **options: Volume(name="data", pvc=PVC(claim_name="kept"), mount_path="/data", **options)
+    with SandboxSync.create("ubuntu", connection_config=config, volumes=[volume(sub_path="a")]) as writer:
+        writer.commands.run("echo kept >/data/file")
+        writer.kill()
+    with SandboxSync.create("ubuntu", connection_config=config, volumes=[volume(read_only=True)]) as reader:
+        assert stdout(reader.commands.run("cat /data/a/file; touch /data/x 2>/dev/null || echo no")) == ["kept", "no"]
+        reader.kill()
+    outside = Volume(name="host", host=Host(path="/etc"), mount_path="/data")
+    with pytest.raises(SandboxApiException) as refusal:
+        SandboxSync.create("ubuntu", connection_config=config, volumes=[outside])
+    assert refusal.value.status_code == 400 and "allowed_host_paths" in str(refusal.value)
 
 
 def test_connect_from_another_client(config, sandbox):
