@@ -36,7 +36,7 @@ SHARED   := $(wildcard lib/*.c proto/*.c seccomp/*.c)
 EXECD    := $(wildcard execd/*.c execd/*/*.c)
 SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
 TESTS    := $(wildcard tests/unit/test_*.c tests/api/*.c)
-KERNELS  := $(filter-out %.md kernels/go/%,$(wildcard kernels/*/*.*))
+KERNELS  := $(filter-out %.md kernels/go/% kernels/bash/%,$(wildcard kernels/*/*.*)) kernels/bash/fork.so
 objects   = $(patsubst %,$O/%.o,$(basename $1))
 
 $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
@@ -48,6 +48,16 @@ $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
 # any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end; each a gzip file.
 $O/kernels/%.gz: kernels/%
 	@mkdir -p $(@D)
+	@gzip -9nc $< >$@
+
+# What bash loads: linked with nothing, see kernels/bash/fork.c.
+$O/kernels/%.so: kernels/%.c build/deps/build.stamp
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -Os -fPIC -fno-stack-protector -fvisibility=hidden \
+		-shared -nostdlib -Wl,-z,noseparate-code -s $< -o $@
+
+$O/kernels/%.so.gz: $O/kernels/%.so
 	@gzip -9nc $< >$@
 
 $O/kernels.S: $(KERNELS:%=$O/%.gz) Makefile

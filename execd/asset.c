@@ -23,6 +23,7 @@ struct asset {
 
 #define EMBEDDED(symbol) extern const char symbol##_start[], symbol##_end[]
 
+EMBEDDED(kernel_bash_fork);
 EMBEDDED(kernel_node);
 EMBEDDED(kernel_node_acorn_min);
 EMBEDDED(kernel_node_display);
@@ -47,6 +48,7 @@ EMBEDDED(kernel_python_wire);
 	}
 
 static const struct asset assets[] = {
+	ASSET("bash", "fork.so", kernel_bash_fork),
 	ASSET("node", "kernel.js", kernel_node),
 	ASSET("node", "acorn.min.js", kernel_node_acorn_min),
 	ASSET("node", "display.js", kernel_node_display),
@@ -86,32 +88,53 @@ static int unpack(const struct asset *a, void *out, size_t n)
 	return r == Z_STREAM_END && z.total_out == n ? 0 : -EIO;
 }
 
-static int write_asset(int fd, const struct asset *a)
+static int write_content(int fd, const struct asset *a)
 {
 	size_t n = unpacked_size(a);
 	_cleanup_free_ char *text = malloc(MAX(n, (size_t)1));
-	char head[128];
-	int len = snprintf(head, sizeof(head), "%s %zu\n", a->name, n);
 	int r = text ? unpack(a, text, n) : -ENOMEM;
-	if (r >= 0)
-		r = fs_write_all(fd, head, (size_t)len);
 	return r < 0 ? r : fs_write_all(fd, text, n);
 }
 
-int asset_open(const char *folder, int *ret_fd, struct err *err)
+static int write_asset(int fd, const struct asset *a)
+{
+	char head[128];
+	int len = snprintf(head, sizeof(head), "%s %zu\n", a->name, unpacked_size(a));
+	int r = fs_write_all(fd, head, (size_t)len);
+	return r < 0 ? r : write_content(fd, a);
+}
+
+static int seal(int fd)
+{
+	const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	return fcntl(fd, F_ADD_SEALS, seals) < 0 || lseek(fd, 0, SEEK_SET) < 0 ? -errno : 0;
+}
+
+static int make_file(const char *folder, const char *name, int *ret_fd, struct err *err)
 {
 	_cleanup_close_ int fd = memfd_create("kernel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	int r = fd < 0 ? -errno : 0;
-	for (size_t i = 0; i < ARRAY_SIZE(assets) && r >= 0; i++)
-		if (strcmp(assets[i].folder, folder) == 0)
-			r = write_asset(fd, &assets[i]);
-	if (r >= 0 && (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0 ||
-		       lseek(fd, 0, SEEK_SET) < 0))
-		r = -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(assets) && r >= 0; i++) {
+		const struct asset *a = &assets[i];
+		if (strcmp(a->folder, folder) == 0 && (!name || strcmp(a->name, name) == 0))
+			r = name ? write_content(fd, a) : write_asset(fd, a);
+	}
+	if (r >= 0)
+		r = seal(fd);
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "unpack the %s kernel", folder);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
+}
+
+int asset_open(const char *folder, int *ret_fd, struct err *err)
+{
+	return make_file(folder, NULL, ret_fd, err);
+}
+
+int asset_file(const char *folder, const char *name, int *ret_fd, struct err *err)
+{
+	return make_file(folder, name, ret_fd, err);
 }
 
 int asset_program(const char *name, char *path, size_t size)

@@ -177,7 +177,7 @@ static void kick(struct context *c)
 }
 
 static void arm_idle(struct context *c);
-static void fail_start(struct context *c, const char *message);
+static void fail_start(struct context *c, const char *message, bool refused);
 
 static void on_ready(void *owner)
 {
@@ -188,7 +188,7 @@ static void on_ready(void *owner)
 		(void)snprintf(text, sizeof(text), "could not be bounded: %s", strerror(-r));
 		c->state = DEAD;
 		kernel_end(c);
-		fail_start(c, text);
+		fail_start(c, text, false);
 		return;
 	}
 	c->state = IDLE;
@@ -230,13 +230,14 @@ static void on_done(void *owner, json_t *message)
 }
 
 /* Whoever waits for the start is told, and a context that never was is gone. */
-static void fail_start(struct context *c, const char *message)
+static void fail_start(struct context *c, const char *message, bool refused)
 {
 	char text[KERNEL_DEATH_MAX + 64];
 	struct err err;
 	bool never = c->run->state == RUN_QUEUED;
 	(void)snprintf(text, sizeof(text), "the %s kernel %s", c->language->name, message);
-	(void)err_set(&err, ERR_UNAVAILABLE, "RUNTIME_ERROR", EIO, "%s", text);
+	(void)err_set(&err, refused ? ERR_CONFLICT : ERR_UNAVAILABLE, "RUNTIME_ERROR", refused ? EBUSY : EIO,
+		      "%s", text);
 	tell_waits(c, &err);
 	cells_end_all(&c->cells, RUN_FAILED, "KernelStartError", text);
 	if (never)
@@ -254,7 +255,7 @@ static void on_died(void *owner, const char *message, int wstatus, const struct 
 	c->epitaph = strdup(how);
 	kernel_end(c);
 	if (starting) {
-		fail_start(c, how);
+		fail_start(c, how, wstatus == KERNEL_REFUSED);
 		return;
 	}
 	(void)snprintf(text, sizeof(text), "the kernel %s; the context's state is lost, %s", how,
@@ -534,7 +535,7 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	int r = find_context(cs, id, &c, err);
 	if (r < 0)
 		return r;
-	if (!c->language->zygote)
+	if (!c->language->zygote && !c->language->shell)
 		return err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", ENOTSUP,
 			       "a %s context cannot be forked", c->language->name);
 	if (c->state != IDLE || c->cells.waiting_n > 0)
@@ -548,6 +549,11 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	copy->state = STARTING;
 	copy->cells.count = c->cells.count;
 	copy->limits = c->limits;
+	char *cwd = strdup(c->cwd); /* for a kernel after this one */
+	if (cwd) {
+		free(copy->cwd);
+		copy->cwd = cwd;
+	}
 	arm_idle(c);
 	r = make_hold(copy, err);
 	if (r >= 0)

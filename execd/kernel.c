@@ -507,7 +507,7 @@ bool kernel_ready(const struct kernel *k)
 
 pid_t kernel_pid(const struct kernel *k)
 {
-	return k->child.pid;
+	return k->shell ? shell_pid(k->shell) : k->child.pid;
 }
 
 const char *kernel_version(const struct kernel *k)

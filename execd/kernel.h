@@ -26,6 +26,7 @@ struct output;
 #define KERNEL_ASSETS_FD	4
 #define KERNEL_PROTOCOL		1
 #define KERNEL_START_TIMEOUT_MS 60000 /* to HELLO; a cold image on a slow disk included */
+#define KERNEL_REFUSED		(-2)  /* the wstatus of a fork that the kernel to be forked has refused */
 #define KERNEL_DEATH_MAX	512   /* bytes of the message about an end */
 
 /* Called on the loop. The kernel may be freed from each of them. */
@@ -42,7 +43,8 @@ struct kernel_events {
 	void (*done)(void *owner, json_t *end);
 	/*
 	 * It has ended, or never came to be. message says how ("was killed by
-	 * signal 9 (Killed)"); wstatus is -1 when it did not get that far.
+	 * signal 9 (Killed)"); wstatus is -1 when it did not get that far,
+	 * KERNEL_REFUSED when the kernel that was to be forked says no.
 	 * Nothing follows.
 	 */
 	void (*died)(void *owner, const char *message, int wstatus, const struct rusage *usage);

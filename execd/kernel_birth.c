@@ -190,6 +190,7 @@ void kernel_handle_forked(struct kernel *k, json_t *message)
 				char text[KERNEL_DEATH_MAX];
 				(void)snprintf(text, sizeof(text), "could not be forked: %s",
 					       error ? error : "it ended at once");
+				child->wstatus = error ? KERNEL_REFUSED : child->wstatus;
 				kernel_lost(child, text);
 				kernel_advance(child);
 			}
@@ -266,6 +267,8 @@ int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct ke
 		{-EBADF, -EBADF},
 	};
 	struct kernel *k;
+	if (parent->shell)
+		return kernel_shell_fork(parent, spec, ret, err);
 	int r = kernel_new(parent->execd, spec, &ends, &k, err);
 	if (r < 0)
 		return r;

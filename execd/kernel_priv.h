@@ -69,4 +69,6 @@ void kernel_close_child_ends(struct kernel *child);
 /* kernel_shell.c */
 int kernel_shell_start(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret,
 		       struct err *err);
+int kernel_shell_fork(struct kernel *parent, const struct kernel_spec *spec, struct kernel **ret,
+		      struct err *err);
 int kernel_shell_execute(struct kernel *k, const char *code, struct output *out, struct err *err);

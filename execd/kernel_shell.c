@@ -47,7 +47,24 @@ static void shell_died(void *owner, int wstatus, const struct rusage *usage)
 	kernel_die(k);
 }
 
-static const struct shell_events shell_events = {.done = script_done, .died = shell_died};
+static void shell_forked(void *owner, const char *error)
+{
+	struct kernel *k = owner;
+	loop_timer_del(&k->timer);
+	if (!error) {
+		k->state = IDLE;
+		k->events->ready(k->owner);
+		return;
+	}
+	(void)snprintf(k->death, sizeof(k->death), "could not be forked: %s", error);
+	k->wstatus = KERNEL_REFUSED;
+	k->ended = true;
+	k->advancing = true; /* the shell stands in it */
+	kernel_die(k);
+}
+
+static const struct shell_events shell_events = {
+	.done = script_done, .died = shell_died, .forked = shell_forked};
 
 int kernel_shell_execute(struct kernel *k, const char *code, struct output *out, struct err *err)
 {
@@ -64,13 +81,35 @@ int kernel_shell_start(struct execd *execd, const struct kernel_spec *spec, stru
 {
 	struct kernel *k = kernel_alloc(execd, spec);
 	const struct shell_spec shell = {
-		.cwd = spec->cwd, .mark = spec->mark, .events = &shell_events, .owner = k};
+		.cwd = spec->cwd, .mark = spec->mark, .forkable = true, .events = &shell_events, .owner = k};
 	if (!k)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
 	int r = shell_start(execd, &shell, &k->shell, err);
 	if (r >= 0) {
 		shell_set_idle_output(k->shell, spec->output);
 		r = loop_timer_set(execd->loop, &k->timer, loop_now_ms(execd->loop), shell_ready);
+	}
+	if (r < 0) {
+		kernel_free(k);
+		return r;
+	}
+	*ret = k;
+	return 0;
+}
+
+int kernel_shell_fork(struct kernel *parent, const struct kernel_spec *spec, struct kernel **ret,
+		      struct err *err)
+{
+	struct loop *loop = parent->execd->loop;
+	struct kernel *k = kernel_alloc(parent->execd, spec);
+	const struct shell_spec shell = {.mark = spec->mark, .events = &shell_events, .owner = k};
+	if (!k)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "fork a kernel");
+	int r = shell_fork(parent->shell, &shell, &k->shell, err);
+	if (r >= 0) {
+		shell_set_idle_output(k->shell, spec->output);
+		r = loop_timer_set(loop, &k->timer, loop_now_ms(loop) + KERNEL_START_TIMEOUT_MS,
+				   kernel_start_timeout);
 	}
 	if (r < 0) {
 		kernel_free(k);

@@ -7,26 +7,36 @@
  * a script again (no job notices, no "exit" on stderr).
  *
  *   0   control: two lines a script, "source it", "say how it went"
+ *   59  of a shell that can be forked: the builtin that does it (kernels/bash/fork.c)
  *   60  the script itself, a memfd that is rewritten for each
- *   61  reports: exit code and directory, NUL-terminated
+ *   61  reports, a socket: exit code and directory, NUL-terminated
  *   62  standard output of the scripts, 63 their standard error
  *
- * The redirections of the sourcing line put 62 and 63 in place and hide 61 to
- * 63: bash saves them close-on-exec, so no child ever sees them. Outside of a
+ * The redirections of the sourcing line put 62 and 63 in place and hide the
+ * rest: bash saves them close-on-exec, so no child ever sees them. Outside of a
  * script bash's own output is /dev/null.
  *
  * A report comes after everything the script wrote is in the pipes; they are
  * drained before done() is called.
+ *
+ * Fork: the descriptors of the copy are sent over 61, then control tells the
+ * shell to take them. Both it and the copy report, each on its own 61; whose
+ * report comes first does not matter. Who the copy is, is taken from the
+ * credentials of its report. Nothing else is written to control until the
+ * shell has reported: it reads ahead, and the copy would have read it too.
  */
 #include "execd/shell.h"
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "execd/asset.h"
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/pump.h"
@@ -35,8 +45,15 @@
 
 #define PREPARE "unset HISTFILE; set +o history +H +m; PS1= PS2= PROMPT_COMMAND=\n"
 #define EXECUTE                                                                                              \
-	". /proc/self/fd/60 </dev/null >&62 2>&63 61>&- 62>&- 63>&-\n"                                       \
+	". /proc/self/fd/60 </dev/null >&62 2>&63 59<&- 61>&- 62>&- 63>&-\n"                                 \
 	"builtin printf '%s\\0%s\\0' \"$?\" \"$PWD\" >&61\n"
+
+#define FORK                                                                                                 \
+	"builtin enable -f /proc/self/fd/59 execd_fork && execd_fork || builtin printf '255\\0\\0' >&61\n"
+#define NO_LOADING 255 /* as that says */
+
+/* As in kernels/bash/fork.c. */
+#define MARK_MAX 128
 
 /* An interrupt that falls between a fork and its exec is lost on the child: it is looked after. */
 #define INSIST_MS    50
@@ -44,6 +61,26 @@
 
 /* An exit code of three digits, a directory, two NULs. */
 #define REPORT_MAX (SHELL_CWD_MAX + 16)
+
+struct ends {
+	int control[2], report[2], out[2], err[2];
+};
+
+#define NO_ENDS                                                                                              \
+	{                                                                                                    \
+		{-EBADF, -EBADF}, {-EBADF, -EBADF}, {-EBADF, -EBADF},                                        \
+		{                                                                                            \
+			-EBADF, -EBADF                                                                       \
+		}                                                                                            \
+	}
+
+/* A question to the shell that is forked; they are asked one after the other. */
+struct fork {
+	struct list link;
+	struct shell *copy; /* NULL: nobody wants it any more */
+	struct ends ends;   /* of the copy, until they are sent */
+	bool asked;
+};
 
 struct shell {
 	struct execd *execd;
@@ -57,7 +94,7 @@ struct shell {
 	int control_fd, report_fd, script_fd;
 	struct buf report;
 	struct output *idle_output;
-	struct loop_defer free_defer;
+	struct loop_defer free_defer, ask;
 	char *mark, *cwd;
 	bool busy;     /* a script has been given and done() not yet called */
 	bool reported; /* it is over; its output is being drained */
@@ -66,7 +103,20 @@ struct shell {
 	int wstatus;
 	struct rusage usage;
 	bool freed;
+	bool starting;	   /* a copy that has not reported yet */
+	pid_t peer;	   /* who its report came from */
+	struct fork *fork; /* that it comes from, until that is answered */
+	struct list forks; /* of this one */
+	bool deferred;	   /* a script waits for their answers */
 };
+
+/* ---- ends ---------------------------------------------------------------- */
+
+static void ends_close(struct ends *e)
+{
+	for (int *fd = &e->control[0]; fd <= &e->err[1]; fd++)
+		fd_close(fd);
+}
 
 /* ---- the end of a script, and of the shell ------------------------------- */
 
@@ -107,43 +157,134 @@ static void pump_drained(struct pump *p)
 
 static const struct pump_ops pump_ops = {.drained = pump_drained};
 
-/* "code\0directory\0" whole: the script is over. */
-static void report_parse(struct shell *sh)
+/* ---- reports ---------------------------------------------------------------- */
+
+static void copy_failed(struct shell *copy, const char *why)
+{
+	copy->starting = false;
+	copy->events.forked(copy->owner, why);
+}
+
+static void shell_exited(struct child *child, int wstatus, const struct rusage *usage);
+
+static void copy_reported(struct shell *copy)
+{
+	if (child_adopt(copy->execd->reaper, &copy->child, copy->peer, shell_exited) < 0) {
+		copy_failed(copy, "ended as soon as it was there");
+		return;
+	}
+	copy->starting = false;
+	copy->events.forked(copy->owner, NULL);
+}
+
+static void ask_next_fork(struct shell *sh);
+
+static void fork_answered(struct shell *sh, int error)
+{
+	struct fork *f = list_entry(sh->forks.next, struct fork, link);
+	struct shell *copy = f->copy;
+	char why[128];
+	list_del(&f->link);
+	ends_close(&f->ends);
+	free(f);
+	if (!sh->dead && !sh->freed)
+		ask_next_fork(sh);
+	if (copy)
+		copy->fork = NULL;
+	if (!copy || !copy->starting)
+		return;
+	if (error == EBUSY)
+		copy_failed(copy,
+			    "it has background jobs, which a copy would not have: wait for them or end them");
+	else if (error == NO_LOADING)
+		copy_failed(copy, "this bash loads no builtin (enable -f), and it takes one");
+	else if (error) {
+		(void)snprintf(why, sizeof(why), "fork: %s", strerror(error));
+		copy_failed(copy, why);
+	} else if (copy->report_io.fd < 0) {
+		copy_failed(copy, "it ended at once");
+	}
+}
+
+static void fail_forks(struct shell *sh)
+{
+	while (!list_empty(&sh->forks))
+		fork_answered(sh, ESRCH);
+}
+
+static void report_handle(struct shell *sh, int code)
+{
+	if (sh->starting) {
+		copy_reported(sh);
+	} else if (!list_empty(&sh->forks)) {
+		fork_answered(sh, code);
+	} else if (sh->busy) {
+		sh->exit_code = code;
+		sh->reported = true;
+		drain(sh);
+	}
+}
+
+/* "code\0directory\0" whole at the front: a script is over, or a fork answered. */
+static bool report_parse(struct shell *sh)
 {
 	const char *text = (const char *)sh->report.data;
 	size_t code_n = strnlen(text, sh->report.len);
 	if (code_n == sh->report.len)
-		return;
+		return false;
 	const char *cwd = text + code_n + 1;
 	size_t left = sh->report.len - code_n - 1, cwd_n = strnlen(cwd, left);
 	if (cwd_n == left)
-		return;
-	sh->exit_code = (int)strtol(text, NULL, 10);
+		return false;
+	int code = (int)strtol(text, NULL, 10);
 	char *copy = cwd_n > 0 && cwd_n < SHELL_CWD_MAX ? strdup(cwd) : NULL;
 	if (copy) {
 		free(sh->cwd);
 		sh->cwd = copy;
 	}
-	buf_clear(&sh->report);
-	if (!sh->busy)
-		return;
-	sh->reported = true;
-	drain(sh);
+	buf_consume(&sh->report, code_n + cwd_n + 2);
+	report_handle(sh, code);
+	return true;
+}
+
+/* The credentials are the sender's as the system sees it. */
+static ssize_t report_receive(struct shell *sh)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(struct ucred))];
+		struct cmsghdr align;
+	} control = {0};
+	struct iovec iov = {.iov_base = buf_tail(&sh->report), .iov_len = sh->report.cap - sh->report.len};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.bytes,
+			     .msg_controllen = sizeof(control.bytes)};
+	ssize_t n;
+	do
+		n = recvmsg(sh->report_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS && sh->peer == 0) {
+		struct ucred peer;
+		memcpy(&peer, CMSG_DATA(c), sizeof(peer));
+		sh->peer = peer.pid;
+	}
+	return n;
 }
 
 static void report_read(struct shell *sh)
 {
-	ssize_t n;
 	if (buf_reserve(&sh->report, 512) < 0)
 		buf_clear(&sh->report); /* not one of ours */
-	do
-		n = read(sh->report_fd, buf_tail(&sh->report), sh->report.cap - sh->report.len);
-	while (n < 0 && errno == EINTR);
+	ssize_t n = report_receive(sh);
 	if (n > 0) {
 		sh->report.len += (size_t)n;
-		report_parse(sh);
+		while (!sh->freed && report_parse(sh))
+			;
 	} else if (n == 0) {
 		loop_io_del(&sh->report_io); /* its exit is on its way */
+		if (sh->starting && !sh->fork)
+			copy_failed(sh, "it ended at once");
 	}
 }
 
@@ -160,26 +301,20 @@ static void shell_exited(struct child *child, int wstatus, const struct rusage *
 	sh->usage = *usage;
 	sh->dead = true;
 	loop_io_del(&sh->report_io);
+	fail_forks(sh);
 	drain(sh);
 }
 
 /* ---- start and end -------------------------------------------------------- */
 
-struct ends {
-	int control[2], report[2], out[2], err[2];
-};
-
-static void ends_close(struct ends *e)
-{
-	for (int *fd = &e->control[0]; fd <= &e->err[1]; fd++)
-		fd_close(fd);
-}
-
 static int open_ends(struct shell *sh, struct ends *e)
 {
+	const int on = 1;
 	int r = fs_pipe(e->control, 0, 1);
-	if (r >= 0)
-		r = fs_pipe(e->report, 1, 0);
+	if (r >= 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, e->report) < 0)
+		r = -errno;
+	if (r >= 0 && setsockopt(e->report[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
+		r = -errno;
 	if (r >= 0)
 		r = fs_pipe(e->out, 1, 0);
 	if (r >= 0)
@@ -222,9 +357,12 @@ static int start_bash(struct shell *sh, const struct shell_spec *spec, const str
 {
 	char **envp = NULL;
 	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int module = -EBADF;
 	int r = env_build_with(sh->execd->env_file, spec->envs, TREE_MARK, spec->mark, &envp, err);
 	if (r >= 0)
 		r = find_bash(envp, &path, err);
+	if (r >= 0 && spec->forkable)
+		r = asset_file("bash", "fork.so", &module, err);
 	if (r >= 0) {
 		const char *argv[] = {"bash", "--noprofile", "--norc", "--noediting", "-i", NULL};
 		struct spawn s = {
@@ -237,8 +375,9 @@ static int start_bash(struct shell *sh, const struct shell_spec *spec, const str
 				{sh->script_fd, 60},
 				{e->report[1], 61},
 				{e->out[1], 62},
-				{e->err[1], 63}},
-			.fds_n = 5,
+				{e->err[1], 63},
+				{module, 59}},
+			.fds_n = module < 0 ? 5 : 6,
 		};
 		r = child_spawn(sh->execd->reaper, &sh->child, &s, shell_exited, err);
 	}
@@ -253,10 +392,10 @@ static int control_write(struct shell *sh, const char *text, struct err *err)
 	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "talk to the shell") : 0;
 }
 
-int shell_start(struct execd *execd, const struct shell_spec *spec, struct shell **ret, struct err *err)
+/* With its ends, but no process yet. */
+static int shell_new(struct execd *execd, const struct shell_spec *spec, struct ends *ends,
+		     struct shell **ret, struct err *err)
 {
-	_cleanup_(ends_close) struct ends ends = {
-		{-EBADF, -EBADF}, {-EBADF, -EBADF}, {-EBADF, -EBADF}, {-EBADF, -EBADF}};
 	struct shell *sh = calloc(1, sizeof(*sh));
 	if (!sh)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a shell");
@@ -265,16 +404,29 @@ int shell_start(struct execd *execd, const struct shell_spec *spec, struct shell
 	sh->owner = spec->owner;
 	sh->report = BUF_INIT(REPORT_MAX);
 	sh->control_fd = sh->report_fd = sh->script_fd = sh->report_io.fd = sh->child.pidfd = -EBADF;
+	list_init(&sh->forks);
 	pump_init(&sh->pumps[0], &pump_ops, OUTPUT_STDOUT);
 	pump_init(&sh->pumps[1], &pump_ops, OUTPUT_STDERR);
 	sh->mark = strdup(spec->mark);
-	int r = sh->mark ? open_ends(sh, &ends) : -ENOMEM;
+	int r = sh->mark ? open_ends(sh, ends) : -ENOMEM;
 	if (r >= 0)
-		r = watch_ends(sh, &ends);
+		r = watch_ends(sh, ends);
+	if (r < 0) {
+		shell_free(sh);
+		return err_sys(err, "RUNTIME_ERROR", -r, "start a shell");
+	}
+	*ret = sh;
+	return 0;
+}
+
+int shell_start(struct execd *execd, const struct shell_spec *spec, struct shell **ret, struct err *err)
+{
+	_cleanup_(ends_close) struct ends ends = NO_ENDS;
+	struct shell *sh;
+	int r = shell_new(execd, spec, &ends, &sh, err);
 	if (r < 0)
-		(void)err_sys(err, "RUNTIME_ERROR", -r, "start a shell");
-	else
-		r = start_bash(sh, spec, &ends, err);
+		return r;
+	r = start_bash(sh, spec, &ends, err);
 	if (r >= 0)
 		r = control_write(sh, PREPARE, err);
 	if (r < 0) {
@@ -297,7 +449,12 @@ void shell_free(struct shell *sh)
 {
 	if (!sh)
 		return;
+	sh->freed = true;
 	shell_kill(sh);
+	fail_forks(sh);
+	if (sh->fork)
+		sh->fork->copy = NULL;
+	loop_defer_cancel(&sh->ask);
 	child_forget(&sh->child);
 	loop_io_del(&sh->report_io);
 	loop_timer_del(&sh->insist);
@@ -307,8 +464,95 @@ void shell_free(struct shell *sh)
 	fd_close(&sh->report_fd);
 	fd_close(&sh->script_fd);
 	buf_done(&sh->report);
-	sh->freed = true;
 	loop_defer(sh->execd->loop, &sh->free_defer, shell_release);
+}
+
+/* ---- forks ---------------------------------------------------------------- */
+
+/* In the order of `places` in kernels/bash/fork.c. */
+static int send_ends(struct shell *sh, const struct shell *copy, const struct ends *e)
+{
+	const int fds[] = {e->control[0], copy->script_fd, e->report[1], e->out[1], e->err[1]};
+	char mark[MARK_MAX] = {0};
+	union {
+		char bytes[CMSG_SPACE(sizeof(fds))];
+		struct cmsghdr align;
+	} control = {0};
+	struct iovec iov = {.iov_base = mark, .iov_len = sizeof(mark)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.bytes,
+			     .msg_controllen = sizeof(control.bytes)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	(void)snprintf(mark, sizeof(mark), "%s=%s", TREE_MARK, copy->mark);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(fds));
+	memcpy(CMSG_DATA(c), fds, sizeof(fds));
+	ssize_t n = sendmsg(sh->report_fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == sizeof(mark) ? 0 : -EMSGSIZE;
+}
+
+/* And, when there is none, for the script that waited for them. */
+static void ask_next_fork(struct shell *sh)
+{
+	struct fork *f = list_empty(&sh->forks) ? NULL : list_entry(sh->forks.next, struct fork, link);
+	struct err err;
+	if (f && !f->asked) {
+		f->asked = true;
+		int r = f->copy ? send_ends(sh, f->copy, &f->ends) : -ECANCELED;
+		ends_close(&f->ends);
+		if (r < 0 || control_write(sh, FORK, &err) < 0)
+			fork_answered(sh, r < 0 ? -r : EPIPE);
+	} else if (!f && sh->deferred) {
+		sh->deferred = false;
+		(void)control_write(sh, EXECUTE, &err); /* else it is ending, which ends the script */
+	}
+}
+
+static int add_fork(struct shell *sh, struct shell *copy, struct ends *ends, struct err *err)
+{
+	static const struct ends none = NO_ENDS;
+	char line[MARK_MAX + 32];
+	struct fork *f = calloc(1, sizeof(*f));
+	if (!f)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "fork a shell");
+	f->copy = copy;
+	f->ends = *ends;
+	*ends = none;
+	copy->fork = f;
+	copy->starting = true;
+	copy->cwd = sh->cwd ? strdup(sh->cwd) : NULL;
+	list_add_tail(&sh->forks, &f->link);
+	(void)snprintf(line, sizeof(line), "builtin export %s=%s\n", TREE_MARK, copy->mark);
+	return control_write(copy, line, err);
+}
+
+static void ask_forks(struct loop_defer *d)
+{
+	ask_next_fork(container_of(d, struct shell, ask));
+}
+
+int shell_fork(struct shell *sh, const struct shell_spec *spec, struct shell **ret, struct err *err)
+{
+	_cleanup_(ends_close) struct ends ends = NO_ENDS;
+	struct shell *copy;
+	if (sh->dead || sh->busy || sh->starting)
+		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the shell is %s",
+			       sh->dead ? "gone" : "busy");
+	int r = shell_new(sh->execd, spec, &ends, &copy, err);
+	if (r < 0)
+		return r;
+	r = add_fork(sh, copy, &ends, err);
+	if (r < 0) {
+		shell_free(copy);
+		return r;
+	}
+	*ret = copy;
+	loop_defer(sh->execd->loop, &sh->ask, ask_forks);
+	return 0;
 }
 
 /* ---- scripts -------------------------------------------------------------- */
@@ -316,7 +560,7 @@ void shell_free(struct shell *sh)
 int shell_run(struct shell *sh, const char *script, struct output *out, struct err *err)
 {
 	size_t n = strlen(script);
-	if (sh->dead || sh->busy)
+	if (sh->dead || sh->busy || sh->starting)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the shell is %s",
 			       sh->dead ? "gone" : "busy");
 	if (n > SHELL_SCRIPT_MAX)
@@ -329,7 +573,8 @@ int shell_run(struct shell *sh, const char *script, struct output *out, struct e
 		return err_sys(err, "RUNTIME_ERROR", -r, "hand the script to the shell");
 	sh->busy = true;
 	set_output(sh, out);
-	r = control_write(sh, EXECUTE, err);
+	sh->deferred = !list_empty(&sh->forks);
+	r = sh->deferred ? 0 : control_write(sh, EXECUTE, err);
 	if (r < 0) {
 		sh->busy = false;
 		set_output(sh, sh->idle_output);
@@ -380,6 +625,11 @@ void shell_kill(struct shell *sh)
 {
 	if (sh->child.pid > 0)
 		(void)tree_kill(sh->child.pid, true, sh->mark);
+}
+
+pid_t shell_pid(const struct shell *sh)
+{
+	return sh->child.pid;
 }
 
 const char *shell_cwd(const struct shell *sh)

@@ -33,18 +33,26 @@ struct shell_events {
 	 * is drained: a script that was running is over. Free it from here or later.
 	 */
 	void (*died)(void *owner, int wstatus, const struct rusage *usage);
+	/* Of a shell made by shell_fork(), once: it is there, or will not be, and error says why. */
+	void (*forked)(void *owner, const char *error);
 };
 
 struct shell_spec {
 	const char *cwd;  /* absolute, or NULL */
 	json_t *envs;	  /* object of strings, or NULL */
 	const char *mark; /* unique: what its processes are found by when it is killed */
+	bool forkable;	  /* by shell_fork(), later */
 	const struct shell_events *events;
 	void *owner;
 };
 
 /* -errno with *err when there is no bash or it cannot be started. Usable at once. */
 int shell_start(struct execd *execd, const struct shell_spec *spec, struct shell **ret, struct err *err);
+/*
+ * A second shell with all the state of sh, which must be idle and forkable, by a fork of its process; of spec
+ * only mark, events and owner count. Usable once forked() has said so. Refused when sh has background jobs.
+ */
+int shell_fork(struct shell *sh, const struct shell_spec *spec, struct shell **ret, struct err *err);
 /* Kills what is left of it, its background jobs included. No event follows. */
 void shell_free(struct shell *sh);
 
@@ -65,5 +73,6 @@ void shell_kill(struct shell *sh);
 /* Detaches the running script's log: what it still writes is thrown away, done() still comes. */
 void shell_disown(struct shell *sh);
 
+pid_t shell_pid(const struct shell *sh); /* 0: not known, or dead */
 /* Where it was after the last script, or NULL when it has not said so yet. */
 const char *shell_cwd(const struct shell *sh);

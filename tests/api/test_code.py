@@ -14,82 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from code_cells import Cell, Context, create, fork, gate, hold, release, wait_for_end
 from daemon import EXECD, ROOT, TOKEN, Daemon, children, events
-
-
-class Context:
-    """A context, or with id None the default one of the language."""
-
-    def __init__(self, agent, id=None, language="python"):
-        self.agent, self.id, self.language = agent, id, language
-
-    def stream(self, code, **fields):
-        context = {"language": self.language, **({"id": self.id} if self.id else {})}
-        return self.agent.stream("POST", "/code", json={"code": code, "context": context, **fields})
-
-    def run(self, code, **fields):
-        with self.stream(code, **fields) as response:
-            return Cell([event for event in events(response) if event["type"] != "ping"])
-
-    def value(self, code):
-        """The text of the cell's one result."""
-        cell = self.run(code)
-        assert cell.error is None, cell.error
-        assert len(cell.results) == 1, cell.events
-        return cell.results[0]["text"]
-
-    def info(self):
-        answer = self.agent.http.get(f"/code/contexts/{self.id}")
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def interrupt(self):
-        answer = self.agent.http.delete("/code", params={"id": self.id})
-        assert answer.status_code == 200, answer.text
-
-    def delete(self):
-        answer = self.agent.http.delete(f"/code/contexts/{self.id}")
-        assert answer.status_code == 200, answer.text
-
-
-class Cell:
-    """The events of one cell; their order is checked here for all tests."""
-
-    def __init__(self, seen):
-        self.events = seen
-        kinds = [event["type"] for event in seen]
-        assert kinds[0] == "init" and kinds[-1] in ("execution_complete", "error"), kinds
-        assert sum(kind in ("init", "execution_complete", "error") for kind in kinds) == 2, kinds
-        assert kinds.count("execution_count") <= 1
-        if "result" in kinds:
-            assert kinds.index("execution_count") < kinds.index("result")
-        self.out = [event["text"] for event in seen if event["type"] == "stdout"]
-        self.err = [event["text"] for event in seen if event["type"] == "stderr"]
-        self.results = [event["results"] for event in seen if event["type"] == "result"]
-        self.error = seen[-1].get("error")
-        self.reason = seen[-1]["end"]["reason"]
-
-    @property
-    def count(self):
-        return next(event["execution_count"] for event in self.events if event["type"] == "execution_count")
-
-    @property
-    def order(self):
-        """Outputs and results as they came."""
-        shown = []
-        for event in self.events:
-            if event["type"] in ("stdout", "stderr"):
-                shown.append((event["type"], event["text"]))
-            elif event["type"] == "result":
-                shown.append(("result", event["results"]["text"]))
-        return shown
-
-
-def create(agent, language="python", **fields):
-    answer = agent.http.post("/code/context", json={"language": language, **fields})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["language"] == language
-    return Context(agent, answer.json()["id"], language)
 
 
 @pytest.fixture
@@ -100,31 +26,6 @@ def context(execd):
 @pytest.fixture
 def default(execd):
     return Context(execd)
-
-
-def wait_for_end(fd, timeout_s=30):
-    """Until nobody holds the other end of the pipe or FIFO."""
-    assert select.select([fd], [], [], timeout_s)[0], "it is still held"
-    assert os.read(fd, 1) == b""
-
-
-def hold(tmp_path, name="held"):
-    """A FIFO and its reading end: a process that has it open is alive."""
-    path = tmp_path / name
-    os.mkfifo(path)
-    return path, os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-
-def gate(tmp_path):
-    """A FIFO that a cell waits at by reading it; opening it for writing waits for the cell and lets it go."""
-    path = tmp_path / "gate"
-    os.mkfifo(path)
-    return path
-
-
-def release(path):
-    with open(path, "w"):
-        pass
 
 
 # ---- values and state -------------------------------------------------------------
@@ -283,6 +184,12 @@ def test_output_comes_while_the_cell_runs(context, tmp_path):
             seen.append(event.get("text"))
         release(fifo)
         assert [e["text"] for e in stream if e["type"] == "stdout"] == ["bc"]
+
+
+def test_what_a_displayhook_of_the_users_prints_comes_after_the_value(context):
+    context.run("import sys\nold = sys.displayhook\ndef hook(v):\n    old(v)\n    print('after', file=sys.stderr)\nsys.displayhook = hook")
+    for i in range(20):
+        assert context.run(f"print({i}); {i}").order == [("stdout", str(i)), ("result", str(i)), ("stderr", "after")]
 
 
 def test_a_burst_keeps_its_order(context):
@@ -907,7 +814,7 @@ def test_fork_has_all_the_state(context):
 def test_fork_is_refused_with_a_reason(context):
     context.run("import threading\ngo = threading.Event()\nt = threading.Thread(target=go.wait, name='waiter'); t.start()")
     answer = context.agent.http.post(f"/code/contexts/{context.id}/fork")
-    assert answer.status_code >= 400 and "waiter" in answer.json()["message"]
+    assert answer.status_code == 409 and "waiter" in answer.json()["message"]
     assert len(context.agent.http.get("/code/contexts").json()) == 1
     context.run("go.set(); t.join()")
     assert context.agent.http.post(f"/code/contexts/{context.id}/fork").status_code == 200

@@ -1,9 +1,11 @@
 """Bash cells: the living shell of the sessions, as a context."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from code_cells import Cell, Context, create, fork, gate, hold, release, stop, wait_for_end
 from daemon import events
-from test_code import Cell, Context, create, gate, hold, release, wait_for_end
 
 
 @pytest.fixture
@@ -126,3 +128,76 @@ def test_an_image_without_bash(start_execd, tmp_path):
     answer = agent.http.post("/code/context", json={"language": "bash"})
     assert answer.status_code >= 400 and "bash" in answer.json()["message"]
     assert answer.json()["code"] == "NOT_SUPPORTED"
+
+
+# ---- forks --------------------------------------------------------------------------
+
+
+def test_fork_has_all_the_state(bash, tmp_path):
+    state = (
+        "x=41; declare -A map=([k]=v); list=(1 '2 3'); readonly r=4; export e=5; f() { echo \"f $1\"; }; alias hi='echo hello'\n"
+        f"set -u; shopt -s nullglob; set -- p q; umask 077; trap 'echo trapped' USR1; cd {tmp_path}; exec 7>{tmp_path}/open"
+    )
+    assert bash.run(state).error is None
+    copy = fork(bash)
+    cell = copy.run("echo $x ${map[k]} ${#list[@]} $r $1 $2; f a; hi; env | grep ^e=; pwd; umask; shopt -q nullglob && echo on; echo $-")
+    assert cell.out[:-1] == ["41 v 2 4 p q", "f a", "hello", "e=5", str(tmp_path), "0077", "on"] and "u" in cell.out[-1]
+    assert copy.run("kill -USR1 $$; echo to the file >&7").out == ["trapped"]
+    assert (tmp_path / "open").read_text() == "to the file\n"
+    assert copy.info()["execution_count"] == 3 and copy.info()["cwd"] == bash.info()["cwd"]
+
+
+def test_a_fork_is_a_shell_of_its_own(bash):
+    bash.run("x=1")
+    copy = fork(bash)
+    assert copy.run("x=2; echo $$ $BASHPID").out == [f"{copy.info()['pid']} {copy.info()['pid']}"]
+    assert bash.run("echo $x $$").out == [f"1 {bash.info()['pid']}"]
+    for wait in ("while :; do :; done", "sleep 1000"):
+        end = stop(copy, f"echo begun; {wait}")
+        assert end["end"]["reason"] == "interrupted" and copy.run("echo $x").out == ["2"]
+    bash.run("x=3")
+    again = fork(copy)
+    bash.delete()
+    assert copy.run("echo $x").out == ["2"]
+    assert copy.run("kill -9 $$").error["ename"] == "KernelDied"
+    assert again.run("echo $x; (exit 3)").out == ["2"]
+
+
+def test_what_a_fork_starts_ends_with_it_alone(bash, tmp_path):
+    copy = fork(bash)
+    mine, theirs = hold(tmp_path, "mine"), hold(tmp_path, "theirs")
+    for context, (path, _) in ((bash, theirs), (copy, mine)):
+        up = gate(tmp_path) if context is bash else tmp_path / "gate"
+        assert context.run(f"setsid bash -c 'exec 9>{path}; : >{up}; exec sleep 1000' & read -r _ <{up}; :").error is None
+    copy.delete()
+    wait_for_end(mine[1])
+    assert bash.run("kill -0 %1 && echo lives").out == ["lives"]
+    bash.delete()
+    wait_for_end(theirs[1])
+
+
+def test_fork_is_refused_with_background_jobs(bash, tmp_path):
+    fifo = gate(tmp_path)
+    bash.run(f"read -r _ <{fifo} & x=1")
+    answer = fork(bash)
+    assert answer.status_code == 409 and "background jobs" in answer.json()["message"], answer.text
+    assert len(bash.agent.http.get("/code/contexts").json()) == 1
+    release(fifo)
+    bash.run("wait")
+    assert fork(bash).run("echo $x").out == ["1"]
+
+
+def test_fork_by_a_bash_that_loads_nothing(bash):
+    bash.run("x=1; enable -n enable")
+    answer = fork(bash)
+    assert answer.status_code == 409 and "enable -f" in answer.json()["message"], answer.text
+    assert bash.run("echo $x").out == ["1"]
+
+
+def test_many_forks_at_once_and_a_cell_behind_them(bash):
+    bash.run("x=1")
+    with ThreadPoolExecutor(6) as pool:
+        copies = [pool.submit(fork, bash) for _ in range(6)]
+        copies = [copy.result() for copy in copies]
+    assert bash.run("x=2; echo $x").out == ["2"]
+    assert [copy.run("echo $x").out for copy in copies] == [["1"]] * 6

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from code_cells import Context, create, stop
 from daemon import BUILD, events
-from test_code import Context, create
 
 KERNEL = Path(os.environ.get("EXECD_BIN", str(BUILD / "execd"))).parent / "kernels" / "go"
 pytestmark = pytest.mark.skipif(
@@ -21,17 +21,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def go(execd):
     return create(execd, "go")
-
-
-def stop(context, code):
-    """Runs code, which prints a line and then goes on for ever, and interrupts it; the last event."""
-    with context.stream(code) as response:
-        stream = events(response)
-        for event in stream:
-            if event["type"] in ("stdout", "stderr"):
-                break
-        context.interrupt()
-        return [event for event in stream][-1]
 
 
 # ---- values and state ---------------------------------------------------------------

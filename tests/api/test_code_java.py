@@ -6,24 +6,13 @@ import threading
 
 import pytest
 
+from code_cells import Context, create, stop
 from daemon import events
-from test_code import Context, create
 
 
 @pytest.fixture
 def java(execd):
     return create(execd, "java")
-
-
-def stop(context, code):
-    """Runs code, which prints a line and then goes on for ever, and interrupts it; the last event."""
-    with context.stream(code) as response:
-        stream = events(response)
-        for event in stream:
-            if event["type"] in ("stdout", "stderr"):
-                break
-        context.interrupt()
-        return [event for event in stream][-1]
 
 
 # ---- values and state ---------------------------------------------------------------

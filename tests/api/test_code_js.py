@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
+from code_cells import Cell, Context, create, gate, hold, release, wait_for_end, stop
 from daemon import events
-from test_code import Cell, Context, create, gate, hold, release, wait_for_end
 
 
 @pytest.fixture
@@ -20,17 +20,6 @@ def js(execd):
 @pytest.fixture
 def ts(execd):
     return create(execd, "typescript")
-
-
-def interrupted(context, code):
-    """Runs code, which prints something and then goes on for ever, and interrupts it; the last event."""
-    with context.stream(code) as response:
-        stream = events(response)
-        for event in stream:
-            if event["type"] in ("stdout", "stderr", "result"):
-                break
-        context.interrupt()
-        return [event for event in stream][-1]
 
 
 # ---- values and state -------------------------------------------------------------
@@ -351,7 +340,7 @@ def test_exit_is_an_error_and_the_context_lives(js):
 )
 def test_interrupt(js, wait):
     js.run("let kept = 1")
-    last = interrupted(js, wait if "a callback" in wait else "console.log('begun')\n" + wait)
+    last = stop(js, wait if "a callback" in wait else "console.log('begun')\n" + wait)
     assert last["type"] == "error", last
     if "execSync" not in wait:
         assert last["error"]["ename"] == "KeyboardInterrupt", last
@@ -362,7 +351,7 @@ def test_interrupt(js, wait):
 
 def test_a_loop_that_awaits_ends_with_its_cell(js):
     js.run("let n = 0")
-    interrupted(js, "console.log('begun')\nfor (;;) { await new Promise(r => setTimeout(r, 1)); n++ }")
+    stop(js, "console.log('begun')\nfor (;;) { await new Promise(r => setTimeout(r, 1)); n++ }")
     before = js.value("await new Promise(r => setTimeout(r, 20)); n")
     assert js.value("await new Promise(r => setTimeout(r, 20)); n") == before
 
@@ -379,7 +368,7 @@ def test_interrupt_at_once(js):
 
 def test_interrupt_of_a_flood(js):
     for code in ("for (;;) console.log('x'.repeat(1000))", "for (;;) display(1)", "for (;;) { console.log(1); console.error(2) }"):
-        assert interrupted(js, code)["error"]["ename"] == "KeyboardInterrupt"
+        assert stop(js, code)["error"]["ename"] == "KeyboardInterrupt"
     assert js.value("1") == "1"
 
 
@@ -392,10 +381,10 @@ def test_interrupt_of_an_idle_context_is_nothing(js):
 
 def test_the_users_own_handler_hears_an_interrupt_too(js):
     js.run("let heard = 0; process.on('SIGINT', () => heard++)")
-    assert interrupted(js, "console.log(1); await new Promise(() => {})")["error"]["ename"] == "KeyboardInterrupt"
+    assert stop(js, "console.log(1); await new Promise(() => {})")["error"]["ename"] == "KeyboardInterrupt"
     assert js.value("heard") == "1"
     js.run("process.removeAllListeners('SIGINT')")
-    assert interrupted(js, "console.log(1); for (;;);")["error"]["ename"] == "KeyboardInterrupt"
+    assert stop(js, "console.log(1); for (;;);")["error"]["ename"] == "KeyboardInterrupt"
 
 
 def test_timeout(js):
@@ -532,7 +521,7 @@ def test_typescript_modules_and_interrupt(ts):
     code = "import type { Stats } from 'fs'\nimport { readFileSync, type WriteStream } from 'fs'\nimport os = require('os');\n[typeof readFileSync, typeof os.cpus]"
     assert ts.value(code) == "[ 'function', 'function' ]"
     assert ts.value("typeof readFileSync") == "'function'"
-    assert interrupted(ts, "console.log(1)\nwhile (true as boolean) {}")["error"]["ename"] == "KeyboardInterrupt"
+    assert stop(ts, "console.log(1)\nwhile (true as boolean) {}")["error"]["ename"] == "KeyboardInterrupt"
     assert ts.info()["language"] == "typescript"
 
 
