@@ -4,6 +4,7 @@
 #include "sandboxd/config.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,9 @@ int config_init(struct config *c)
 		.listen_fd = -EBADF,
 		.state_dir = strdup("/var/lib/sandboxd"),
 		.runtime = strdup("crun"),
+		.network_bridge = strdup("sandboxd0"),
+		.network_subnet = strdup("10.44.0.0/16"),
+		.cni_path = strdup("/usr/lib/cni"),
 		.provision_max_s = 60,
 		.stop_max_s = 30,
 		.tombstone_s = 3600,
@@ -23,7 +27,8 @@ int config_init(struct config *c)
 		.pids_max = 4096,
 		.log_level = LOG_INFO,
 	};
-	if (c->listen_host && c->state_dir && c->runtime && image_table_init(&c->images) == 0)
+	if (c->listen_host && c->state_dir && c->runtime && c->network_bridge && c->network_subnet &&
+	    c->cni_path && image_table_init(&c->images) == 0)
 		return 0;
 	config_done(c);
 	return -ENOMEM;
@@ -46,7 +51,63 @@ void config_done(struct config *c)
 	fd_close(&c->listen_fd);
 	image_table_done(&c->images);
 	config_free_list(c->allowed_host_paths);
+	config_free_list(c->nameservers);
+	free(c->network_bridge);
+	free(c->network_subnet);
+	free(c->cni_path);
 	*c = (struct config){.listen_fd = -EBADF};
+}
+
+static const char *const network_modes[] = {
+	[NETWORK_AUTO] = "auto",
+	[NETWORK_NONE] = "none",
+	[NETWORK_BRIDGE] = "bridge",
+	[NETWORK_HOST] = "host",
+};
+
+const char *network_mode_name(enum network_mode mode)
+{
+	return network_modes[mode];
+}
+
+int network_mode_parse(const char *name, enum network_mode *ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(network_modes); i++)
+		if (strcmp(name, network_modes[i]) == 0) {
+			*ret = (enum network_mode)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+/* Both go into rules and file names. */
+static int check_network(const struct config *c, struct err *err)
+{
+	char net[INET_ADDRSTRLEN];
+	struct in_addr address;
+	size_t n = strcspn(c->network_subnet, "/");
+	unsigned bits;
+	char end;
+
+	if (!isalpha((unsigned char)c->network_bridge[0]) || strlen(c->network_bridge) > 15 ||
+	    c->network_bridge[strspn(c->network_bridge, "abcdefghijklmnopqrstuvwxyz0123456789_")])
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "network.bridge: '%.64s' must be at most 15 lowercase letters, digits and "
+			       "underscores, a letter first",
+			       c->network_bridge);
+	(void)snprintf(net, sizeof(net), "%.*s", (int)MIN(n, sizeof(net) - 1), c->network_subnet);
+	if (n >= sizeof(net) || inet_pton(AF_INET, net, &address) != 1 ||
+	    sscanf(c->network_subnet + n, "/%u%c", &bits, &end) != 1 || bits < 8 || bits > 29 ||
+	    (ntohl(address.s_addr) & (UINT32_MAX >> bits)))
+		return err_set(
+			err, ERR_INVALID, "CONFIG", EINVAL,
+			"network.subnet: '%.64s' is not a network such as 10.44.0.0/16, from /8 to /29",
+			c->network_subnet);
+	for (char **s = c->nameservers; s && *s; s++)
+		if (inet_pton(AF_INET, *s, &address) != 1)
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+				       "network.nameservers: '%.64s' is not an IPv4 address", *s);
+	return 0;
 }
 
 /* The agent's binary is looked for beside ours. */
@@ -105,6 +166,9 @@ static bool fd_is_loopback(int fd)
 
 int config_check(struct config *c, struct err *err)
 {
+	int e = check_network(c, err);
+	if (e < 0)
+		return e;
 	if (!c->execd) {
 		int r = default_execd(&c->execd);
 		if (r < 0)

@@ -12,6 +12,13 @@
 #include "lib/log.h"
 #include "sandboxd/image.h"
 
+enum network_mode {
+	NETWORK_AUTO, /* bridge where the CNI plugins are, else none */
+	NETWORK_NONE,
+	NETWORK_BRIDGE,
+	NETWORK_HOST,
+};
+
 struct config {
 	char *listen_host;
 	uint16_t listen_port; /* 0: any */
@@ -25,6 +32,14 @@ struct config {
 
 	struct image_table images;
 	char **allowed_host_paths; /* under which volumes may lie; NULL: none */
+
+	enum network_mode network; /* of the sandboxes of the oci runtime */
+	char *network_bridge;	   /* interface and table of rules */
+	char *network_subnet;	   /* "10.44.0.0/16" */
+	char *cni_path;		   /* directory of the plugins */
+	char **nameservers;	   /* in place of the host's; NULL: those */
+	bool reach_host;	   /* sandboxes may talk to the host's own addresses */
+	bool reach_sandboxes;	   /* and to each other */
 
 	uint32_t timeout_max_s;	  /* longest `timeout` of a create, 0: no limit but TIMEOUT_MAX_S */
 	uint32_t provision_max_s; /* Pending for longer is a failure */
@@ -44,6 +59,9 @@ struct config {
 /* Defaults; -ENOMEM. */
 int config_init(struct config *c);
 void config_done(struct config *c);
+const char *network_mode_name(enum network_mode mode);
+/* -EINVAL: there is no such mode. */
+int network_mode_parse(const char *name, enum network_mode *ret);
 /* Strings up to a NULL; or NULL. */
 void config_free_list(char **list);
 

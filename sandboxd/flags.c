@@ -28,6 +28,7 @@ enum {
 	OPT_EXECD,
 	OPT_RUNTIME,
 	OPT_IMAGE,
+	OPT_NETWORK,
 	OPT_KILL,
 	OPT_LOG,
 	OPT_TOMBSTONE,
@@ -44,6 +45,7 @@ static const struct option known[] = {
 	{"execd", required_argument, NULL, OPT_EXECD},
 	{"runtime", required_argument, NULL, OPT_RUNTIME},
 	{"image", required_argument, NULL, OPT_IMAGE},
+	{"network", required_argument, NULL, OPT_NETWORK},
 	{"kill-on-exit", no_argument, NULL, OPT_KILL},
 	{"log-level", required_argument, NULL, OPT_LOG},
 	{"tombstone", required_argument, NULL, OPT_TOMBSTONE},
@@ -66,6 +68,7 @@ static const char help[] =
 	"  --execd FILE           the agent put into every sandbox (execd beside sandboxd)\n"
 	"  --runtime PROGRAM      the OCI runtime (crun)\n"
 	"  --image NAME=ROOT      let image NAME (a glob) run on ROOT; the only root is `host`\n"
+	"  --network MODE         of sandboxes: none, bridge, host or auto (bridge where it can be)\n"
 	"  --kill-on-exit         end every sandbox at SIGTERM instead of leaving them running\n"
 	"  --tombstone SECONDS    how long an ended sandbox is remembered (3600)\n"
 	"  --provision-timeout S  how long a start may take (60)\n"
@@ -191,6 +194,11 @@ static int parse_one(struct config *c, int opt, struct err *err)
 		return replace(&c->runtime, optarg);
 	case OPT_IMAGE:
 		return parse_image(c, optarg, err);
+	case OPT_NETWORK:
+		if (network_mode_parse(optarg, &c->network) < 0)
+			return err_set(err, ERR_INVALID, "CONFIG", 0,
+				       "--network: '%s' is none of none, bridge, host, auto", optarg);
+		return 0;
 	case OPT_KILL:
 		c->kill_on_exit = true;
 		return 0;

@@ -119,6 +119,8 @@ struct runtime_ops {
 	/* Appends the end of what the container has said; *ret_cut: there was more. -ENOENT: nothing is left.
 	 */
 	int (*log)(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut);
+	/* Appends what there is to say of its network, lines of text. -ENOENT: nothing. May be NULL. */
+	int (*network)(struct runtime *rt, const char *id, struct buf *out);
 	/* Names every sandbox of which the driver has anything. */
 	int (*leftovers)(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg);
 	/* Every box has been destroyed or is abandoned where it stands. */

@@ -280,6 +280,12 @@ int sandboxes_renew(struct sandboxes *all, const char *id, uint64_t expires_ms, 
 	return r;
 }
 
+int sandboxes_network(struct sandboxes *all, const char *id, struct buf *out)
+{
+	struct runtime *rt = all->env.runtime;
+	return rt->ops->network ? rt->ops->network(rt, id, out) : -ENOENT;
+}
+
 int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut)
 {
 	struct runtime *rt = all->env.runtime;

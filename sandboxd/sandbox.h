@@ -95,6 +95,7 @@ int sandboxes_snapshot(struct sandboxes *all, const char *id, const char *name, 
 int sandboxes_snapshot_delete(struct sandboxes *all, const char *snapshot, struct err *err);
 
 /* What the driver has of the sandbox's own output, as of runtime_ops.log. */
+int sandboxes_network(struct sandboxes *all, const char *id, struct buf *out);
 int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut);
 
 /* For reading: rows are rendered by the API. */

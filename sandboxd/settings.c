@@ -25,6 +25,8 @@ enum kind {
 	SET_RUNTIME, /* the one word it may be */
 	SET_PATH,    /* "~/" is the home directory */
 	SET_PATHS,   /* an array of absolute paths */
+	SET_STRINGS, /* an array of strings */
+	SET_NETWORK, /* a word of network_mode_parse() */
 	SET_NOTHING, /* known, and without a meaning here */
 };
 
@@ -50,6 +52,20 @@ static const struct setting settings[] = {
 	{"runtime", "type", SET_RUNTIME, 0, 0, 0, "\"oci\"",
 	 "what makes the containers: oci, the embedded runtime"},
 	{"docker", "pids_limit", SET_U32, AT(pids_max), 1, 4194304, "4096", "processes in one sandbox"},
+	{"network", "mode", SET_NETWORK, AT(network), 0, 0, "\"auto\"",
+	 "of sandboxes (oci): none, bridge, host, or auto: bridge where the CNI plugins are, else none"},
+	{"network", "bridge", SET_STRING, AT(network_bridge), 0, 0, "\"sandboxd0\"",
+	 "name of the bridge; each sandboxd of a host needs one of its own"},
+	{"network", "subnet", SET_STRING, AT(network_subnet), 0, 0, "\"10.44.0.0/16\"",
+	 "addresses of the bridge; each sandboxd of a host needs some of its own"},
+	{"network", "nameservers", SET_STRINGS, AT(nameservers), 0, 0, "[]",
+	 "that sandboxes on the bridge ask; none: those that the host asks, but for its own loopback"},
+	{"network", "reach_host", SET_BOOL, AT(reach_host), 0, 0, "false",
+	 "sandboxes on the bridge may open connections to addresses of the host and link-local ones"},
+	{"network", "reach_sandboxes", SET_BOOL, AT(reach_sandboxes), 0, 0, "false",
+	 "sandboxes on the bridge may open connections to each other"},
+	{"network", "cni_path", SET_PATH, AT(cni_path), 0, 0, "\"/usr/lib/cni\"",
+	 "directory of the CNI plugins"},
 	{"storage", "allowed_host_paths", SET_PATHS, AT(allowed_host_paths), 0, 0, "[]",
 	 "paths of this host under which volumes of the kind host may lie; none: such volumes are refused"},
 	{"sandboxd", "state", SET_PATH, AT(state_dir), 0, 0, "\"/var/lib/sandboxd\"",
@@ -116,7 +132,7 @@ static int set_text(const struct setting *s, const struct toml *v, struct config
 	return 0;
 }
 
-static int set_paths(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
+static int set_list(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
 {
 	char ***slot = (char ***)((char *)c + s->offset);
 	size_t n = 0;
@@ -126,7 +142,11 @@ static int set_paths(const struct setting *s, const struct toml *v, struct confi
 	for (const struct toml *e = v->first; e; e = e->next, n++) {
 		if (e->type != TOML_STRING)
 			return wrong(s, e, err, "a string");
-		if (e->string[0] != '/' || strlen(e->string) != e->string_n || strstr(e->string, "/.."))
+		if (strlen(e->string) != e->string_n || e->string_n == 0)
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+				       "line %u: %s.%s: holds an empty string or a NUL character", e->line,
+				       s->section, s->key);
+		if (s->kind == SET_PATHS && (e->string[0] != '/' || strstr(e->string, "/..")))
 			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
 				       "line %u: %s.%s: '%.200s' is not an absolute path without '..'",
 				       e->line, s->section, s->key, e->string);
@@ -193,8 +213,17 @@ static int set_one(const struct setting *s, const struct toml *v, struct config 
 	case SET_STRING:
 	case SET_PATH:
 		return set_text(s, v, c, err);
+	case SET_NETWORK:
+		if (v->type != TOML_STRING)
+			return wrong(s, v, err, "a string");
+		if (network_mode_parse(v->string, &c->network) < 0)
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+				       "line %u: %s.%s: '%.64s' is none of none, bridge, host, auto", v->line,
+				       s->section, s->key, v->string);
+		return 0;
 	case SET_PATHS:
-		return set_paths(s, v, c, err);
+	case SET_STRINGS:
+		return set_list(s, v, c, err);
 	case SET_U16:
 	case SET_U32:
 		return set_number(s, v, c, err);

@@ -157,10 +157,11 @@ class Execd(Daemon):
 
 
 class Sandboxd(Daemon):
-    def __init__(self, log, state, key=KEY, args=(), env=None, port=0):
+    def __init__(self, log, state, key=KEY, args=(), env=None, port=0, network="none", wrap=()):
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("EXECD_", "SANDBOX"))}
         environ.update(env or {})
-        argv = [SANDBOXD, "--listen-fd", "{fd}", "--state", state]
+        # a bridge would be one of the whole machine: those tests that want it bring a namespace for it
+        argv = [*wrap, SANDBOXD, "--listen-fd", "{fd}", "--state", state, "--network", network]
         if key:
             key_file = state.parent / "key"
             key_file.write_text(key + "\n")

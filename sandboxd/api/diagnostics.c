@@ -135,7 +135,9 @@ static int diagnose(struct http_req *req, const char *kind, bool logs, struct er
 		r = add_events(l, id, &report, err);
 	if (r == 0 && logs && (all || container))
 		add_log(l, id, &report);
-	if (r == 0 && !all && !lifecycle && !(logs && container))
+	bool network = (all || strcmp(scope, "network") == 0) &&
+		       sandboxes_network(l->sandboxes, id, &report.text) == 0;
+	if (r == 0 && !all && !lifecycle && !network && !(logs && container))
 		(void)snprintf(report.warning, sizeof(report.warning),
 			       "nothing is collected for %s of scope '%s'", kind, scope);
 	if (r == 0)

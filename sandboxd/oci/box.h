@@ -22,6 +22,7 @@
 #include "sandboxd/config.h"
 #include "sandboxd/oci/cgroup.h"
 #include "sandboxd/oci/layers.h"
+#include "sandboxd/oci/network.h"
 #include "sandboxd/oci/rootfs.h"
 #include "sandboxd/runtime.h"
 
@@ -34,6 +35,7 @@ struct oci {
 	const struct config *config;
 	struct list boxes;
 	struct cgroups cgroups;
+	struct network network;
 	struct rootfs host;
 	char root_name[OCI_ROOT_NAME_MAX]; /* roots/NAME */
 	char runtime_path[PATH_MAX];	   /* found in PATH */

@@ -13,9 +13,10 @@
 #include "sandboxd/oci/rootfs.h"
 
 static const char *const capabilities[] = {
-	"CAP_CHOWN",   "CAP_DAC_OVERRIDE",     "CAP_FSETID", "CAP_FOWNER",
-	"CAP_NET_RAW", "CAP_SETGID",	       "CAP_SETUID", "CAP_SETFCAP",
-	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_KILL",   "CAP_SYS_CHROOT",
+	"CAP_NET_RAW", /* the first: not where others share the network */
+	"CAP_CHOWN",	  "CAP_DAC_OVERRIDE", "CAP_FSETID",  "CAP_FOWNER",	     "CAP_SETGID",
+	"CAP_SETUID",	  "CAP_SETFCAP",      "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_KILL",
+	"CAP_SYS_CHROOT",
 };
 
 static const char *const masked[] = {
@@ -29,7 +30,7 @@ static const char *const readonly[] = {
 	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
 };
 
-static const char *const namespaces[] = {"pid", "mount", "ipc", "uts", "network", "cgroup"};
+static const char *const namespaces[] = {"network", "pid", "mount", "ipc", "uts", "cgroup"};
 
 struct mount_row {
 	const char *destination, *type, *source, *options; /* options: separated by commas */
@@ -119,9 +120,11 @@ static json_t *env_json(const struct bundle_spec *spec)
 	return array;
 }
 
-static json_t *capabilities_json(void)
+/* With raw packets one sandbox could speak in the name of another. */
+static json_t *capabilities_json(bool own_network)
 {
-	json_t *set = strings(capabilities, ARRAY_SIZE(capabilities));
+	size_t skip = own_network ? 0 : 1;
+	json_t *set = strings(capabilities + skip, ARRAY_SIZE(capabilities) - skip);
 	json_t *o = json_object();
 
 	(void)json_object_set(o, "bounding", set);
@@ -130,10 +133,10 @@ static json_t *capabilities_json(void)
 	return o;
 }
 
-static json_t *linux_json(void)
+static json_t *linux_json(bool own_network)
 {
 	json_t *list = json_array();
-	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
+	for (size_t i = own_network ? 0 : 1; i < ARRAY_SIZE(namespaces); i++)
 		(void)json_array_append_new(list, json_pack("{s:s}", "type", namespaces[i]));
 	return json_pack("{s:o, s:o, s:o}", "namespaces", list, "maskedPaths",
 			 strings(masked, ARRAY_SIZE(masked)), "readonlyPaths",
@@ -142,12 +145,14 @@ static json_t *linux_json(void)
 
 int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err)
 {
-	json_t *process = json_pack("{s:b, s:{s:i, s:i}, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user",
-				    "uid", 0, "gid", 0, "args", args_json(spec), "env", env_json(spec), "cwd",
-				    "/", "capabilities", capabilities_json(), "noNewPrivileges", 1);
-	json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2",
-				   "process", process, "root", "path", "rootfs", "readonly", 0, "hostname",
-				   "sandbox", "mounts", mounts_json(), "linux", linux_json());
+	json_t *process =
+		json_pack("{s:b, s:{s:i, s:i}, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user", "uid", 0,
+			  "gid", 0, "args", args_json(spec), "env", env_json(spec), "cwd", "/",
+			  "capabilities", capabilities_json(spec->own_network), "noNewPrivileges", 1);
+	json_t *config =
+		json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2", "process",
+			  process, "root", "path", "rootfs", "readonly", 0, "hostname", "sandbox", "mounts",
+			  mounts_json(), "linux", linux_json(spec->own_network));
 	char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
 
 	json_decref(config);

@@ -15,6 +15,7 @@ struct bundle_spec {
 	const char *path;	  /* default PATH inside */
 	const json_t *entrypoint; /* array of strings */
 	const json_t *env;	  /* object of strings, or NULL; wins over the defaults */
+	bool own_network;	  /* the runtime makes it; otherwise it is that of its caller */
 	bool token;		  /* the agent has one, in BUNDLE_TOKEN_FD */
 };
 

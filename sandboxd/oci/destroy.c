@@ -66,7 +66,14 @@ static void begin_delete(struct oci_box *b)
 
 	(void)snprintf(records, sizeof(records), "%s/runtime", b->oci->config->state_dir);
 	program_arg(&a, OCI_ENTER);
-	program_arg(&a, "/");
+	/* Not by the mode: it may be another one by now. */
+	if (network_pending(b->dir)) {
+		program_arg(&a, b->dir);
+		program_arg(&a, "--unbridge");
+		program_arg(&a, b->oci->network.file);
+	} else {
+		program_arg(&a, "/");
+	}
 	program_runtime(b->oci, &a, records);
 	program_arg(&a, "delete");
 	program_arg(&a, "--force");

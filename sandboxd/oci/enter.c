@@ -15,7 +15,6 @@
 #include "lib/util.h"
 #include "sandboxd/oci/enter_step.h"
 
-#define EXIT_ENTER     70
 #define UNIFIED	       "/sys/fs/cgroup/unified"
 #define CGROUP2_MAGIC  0x63677270
 #define MOUNT_DATA_MAX 4096
@@ -24,7 +23,7 @@ int enter_complain(const char *what, const char *object, int errnum)
 {
 	fprintf(stderr, "oci-enter: %s%s%s%s: %s\n", what, object ? " '" : "", object ? object : "",
 		object ? "'" : "", strerror(errnum));
-	return EXIT_ENTER;
+	return ENTER_FAILED;
 }
 
 static int own_mounts(void)
@@ -120,7 +119,7 @@ static int check_namespaces(void)
 			else
 				fprintf(stderr, "This kernel is built or configured without them (see "
 						"/proc/sys/user/max_*_namespaces)\n");
-			return EXIT_ENTER;
+			return ENTER_FAILED;
 		}
 	return 0;
 }
@@ -145,7 +144,7 @@ static int check_overlay(const char *bundle)
 			"tmpfs; another overlay (the root of a container) and network file systems will not "
 			"do\n",
 			bundle, strerror(r < 0 ? -r : errno));
-	return EXIT_ENTER;
+	return ENTER_FAILED;
 }
 
 static int check(const char *bundle)
@@ -158,6 +157,30 @@ static int check(const char *bundle)
 
 /* ---- arguments --------------------------------------------------------------- */
 
+/* What is done while the mount namespace is still that of sandboxd. */
+static const char *const outside[] = {"--volume", "--volume-ro", "--bridge", "--unbridge", "--share"};
+
+static bool is_outside(const char *option)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(outside); i++)
+		if (strcmp(option, outside[i]) == 0)
+			return true;
+	return false;
+}
+
+static int outside_argument(const char *option, const char *value)
+{
+	if (strcmp(option, "--volume") == 0 || strcmp(option, "--volume-ro") == 0)
+		return enter_volume_open(value, strcmp(option, "--volume-ro") == 0);
+	if (strcmp(option, "--bridge") == 0)
+		return enter_network_add(value);
+	if (strcmp(option, "--unbridge") == 0)
+		enter_network_del(value);
+	else if (strcmp(option, "--share") == 0)
+		enter_network_share();
+	return 0;
+}
+
 int oci_enter(int argc, char **argv)
 {
 	int overlays = 0, i, r;
@@ -169,8 +192,7 @@ int oci_enter(int argc, char **argv)
 	if (strcmp(argv[2], "--check") == 0)
 		return check(argv[1]);
 	for (i = 2, r = 0; r == 0 && i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2)
-		if (strncmp(argv[i], "--volume", strlen("--volume")) == 0)
-			r = enter_volume_open(argv[i + 1], strcmp(argv[i], "--volume-ro") == 0);
+		r = outside_argument(argv[i], argv[i + 1]);
 	if (r == 0)
 		r = own_mounts();
 	for (i = 2; r == 0 && i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2)
@@ -180,8 +202,10 @@ int oci_enter(int argc, char **argv)
 			r = overlay_argument(argv[i + 1], -1);
 		else if (strcmp(argv[i], "--join") == 0)
 			r = join(argv[i + 1]);
-		else if (strncmp(argv[i], "--volume", strlen("--volume")) != 0)
+		else if (!is_outside(argv[i]))
 			r = enter_complain("understand", argv[i], EINVAL);
+	if (r == 0)
+		r = enter_network_names();
 	if (r == 0)
 		r = enter_volumes_mount();
 	if (r != 0)

@@ -2,7 +2,8 @@
  * enter.h - the step between sandboxd and the OCI runtime, in a process of its own.
  *
  *   sandboxd oci-enter BUNDLE [--overlay TARGET=LOWER | --layers TARGET=LOWER | --join FILE |
- *            --volume SOURCE=TARGET | --volume-ro SOURCE=TARGET]... -- PROGRAM ARG...
+ *            --volume SOURCE=TARGET | --volume-ro SOURCE=TARGET |
+ *            --bridge FILE | --unbridge FILE | --share network]... -- PROGRAM ARG...
  *
  * Makes a mount namespace that nobody else sees, joins the control groups whose
  * cgroup.procs are named, mounts the overlays into BUNDLE/rootfs and becomes
@@ -10,6 +11,8 @@
  * be left on the host. LOWER is as overlayfs takes it, relative to BUNDLE; the
  * upper layer of the Nth overlay is BUNDLE/upper.N, its work directory work.N;
  * --layers has none and is read-only. Volumes come last.
+ * --bridge makes the network namespace and its interface first (network.h),
+ * --unbridge gives back what that took, --share network leaves it the host's.
  *
  *   sandboxd oci-enter BUNDLE --check
  *

@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 
+#define ENTER_FAILED 70 /* exit code */
+
 /* "oci-enter: WHAT 'OBJECT': the error"; returns the exit code. object: or NULL. */
 int enter_complain(const char *what, const char *object, int errnum);
 
@@ -16,3 +18,13 @@ int enter_complain(const char *what, const char *object, int errnum);
 int enter_volume_open(const char *arg, bool readonly);
 /* After the root is mounted: mounts what was opened, in that order, below ./rootfs. */
 int enter_volumes_mount(void);
+
+/* A network namespace with an interface on the bridge, as that file (bridge.json) says. In the bundle; in the
+ * mount namespace we come from. From then on we are in it. */
+int enter_network_add(const char *file);
+/* Undoes it as far as it can be; what fails is said. */
+void enter_network_del(const char *file);
+/* The sandbox is in the network of the host. */
+void enter_network_share(void);
+/* After the root is mounted: its hosts and resolv.conf, where it has a network. */
+int enter_network_names(void);

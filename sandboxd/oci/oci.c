@@ -30,10 +30,22 @@ static int oci_leftovers(struct runtime *rt, void (*fn)(const char *id, void *ar
 	return 0;
 }
 
+static int oci_network(struct runtime *rt, const char *id, struct buf *out)
+{
+	char dir[PATH_MAX];
+
+	if (snprintf(dir, sizeof(dir), "%s/sandboxes/%s", oci_of(rt)->config->state_dir, id) >=
+	    (int)sizeof(dir))
+		return -ENAMETOOLONG;
+	return network_describe(dir, out);
+}
+
 static void oci_free(struct runtime *rt)
 {
 	struct oci *oci = oci_of(rt);
 
+	if (list_empty(&oci->boxes))
+		network_done(&oci->network);
 	list_foreach_safe (l, &oci->boxes)
 		box_free(list_entry(l, struct oci_box, link));
 	cgroups_done(&oci->cgroups);
@@ -51,6 +63,7 @@ static const struct runtime_ops ops = {
 	.snapshot_delete = oci_snapshot_delete,
 	.destroy = oci_destroy,
 	.log = oci_log,
+	.network = oci_network,
 	.leftovers = oci_leftovers,
 	.free = oci_free,
 };

@@ -205,5 +205,7 @@ int oci_probe(struct runtime *rt, struct err *err)
 		r = copy_execd(oci, err);
 	if (r == 0)
 		r = copy_kernels(oci, err);
-	return r == 0 ? check_kernel(oci, err) : r;
+	if (r == 0)
+		r = check_kernel(oci, err);
+	return r == 0 ? network_probe(&oci->network, oci->config, oci->envp, err) : r;
 }

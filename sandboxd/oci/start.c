@@ -63,6 +63,10 @@ static int prepare(struct oci_box *b)
 	int r = make_dirs(dir, b, &b->err);
 	if (r < 0)
 		return r;
+	const char *mode = network_mode_name(b->oci->network.mode);
+	r = fs_write_file(dir, "network", mode, strlen(mode), 0600);
+	if (r < 0)
+		return err_sys(&b->err, OCI_START_CODE, -r, "note the network");
 	r = named_note(dir, b->volumes);
 	if (r < 0)
 		return err_sys(&b->err, OCI_START_CODE, -r, "note the volumes");
@@ -217,6 +221,13 @@ static int start(struct oci_box *b)
 		program_arg(&a, joins[i]);
 	}
 	int r = put_volumes(b, &a, volumes);
+	if (oci->network.mode == NETWORK_BRIDGE) {
+		program_arg(&a, "--bridge");
+		program_arg(&a, oci->network.file);
+	} else if (oci->network.mode == NETWORK_HOST) {
+		program_arg(&a, "--share");
+		program_arg(&a, "network");
+	}
 	program_runtime(oci, &a, records);
 	program_arg(&a, "run");
 	program_arg(&a, "--detach");
@@ -305,6 +316,7 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 		.entrypoint = spec->entrypoint,
 		.env = spec->env,
 		.token = spec->token,
+		.own_network = oci->network.mode == NETWORK_NONE,
 	};
 	const char *root;
 	int r = image_resolve(&oci->config->images, spec->image.uri, &root, err);
