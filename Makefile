@@ -10,6 +10,7 @@
 B   := build$(if $(SAN),/san)
 O   := $B/obj
 LWS := build/deps/lws$(if $(SAN),-san)
+ZSTD := build/deps/zstd
 Q   := $(if $V,,@)
 
 all: $B/execd $B/sandboxd kernels
@@ -25,8 +26,9 @@ HARDEN   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit
 else
 HARDEN   := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
 endif
-CFLAGS   := -std=gnu17 -g $(WARNINGS) $(HARDEN) -fPIC -pthread -ffunction-sections -fdata-sections
-CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -MMD -MP
+CFLAGS   := -std=gnu17 -g $(WARNINGS) $(HARDEN) -fPIC -pthread -ffunction-sections -fdata-sections \
+	    $(if $(SAN),,-fno-asynchronous-unwind-tables)
+CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -isystem $(ZSTD)/include -MMD -MP
 LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=address -fsanitize=undefined)
 LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
 
@@ -77,7 +79,7 @@ $O/kernels.o: $O/kernels.S
 
 $B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) -lz -o $@
+	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -o $@
 
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD))
 	@echo "  LINK  $@"
@@ -112,7 +114,7 @@ PROGRAMS := $(TESTS:tests/%.c=$B/%)
 $(PROGRAMS): $B/%: $O/tests/%.o $B/house.a | build/deps/test.stamp
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) -lz -lsqlite3 -lcmocka -o $@
+	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -lsqlite3 -lcmocka -o $@
 
 test-programs: $(PROGRAMS)
 

@@ -1,8 +1,5 @@
 /*
- * codec.h - compression as a stream: gzip (RFC 1952), or nothing.
- *
- * Zstandard is recognized and refused by name: its static library would put
- * the agent over its size.
+ * codec.h - compression as a stream: gzip (RFC 1952), Zstandard (RFC 8878), or nothing.
  */
 #pragma once
 
@@ -11,7 +8,11 @@
 #include "lib/buf.h"
 #include "lib/err.h"
 
-enum codec { CODEC_NONE, CODEC_GZIP };
+/* Memory that a Zstandard frame may ask for is two to this power: what RFC 8878 (3.1.1.1.2) wants of every
+ * decoder. */
+#define CODEC_WINDOW_LOG_MAX 23
+
+enum codec { CODEC_NONE, CODEC_GZIP, CODEC_ZSTD };
 
 struct codec_out;
 int codec_out_new(enum codec codec, struct codec_out **ret);
@@ -26,7 +27,7 @@ typedef int codec_sink_fn(void *arg, const void *data, size_t n, struct err *err
 struct codec_in;
 int codec_in_new(codec_sink_fn *sink, void *arg, struct codec_in **ret);
 void codec_in_free(struct codec_in *c);
-/* -EINVAL for broken data, or -errno of the sink. */
+/* -EINVAL for broken data, -E2BIG for a window over the limit, or -errno of the sink. */
 int codec_in_push(struct codec_in *c, const void *data, size_t n, struct err *err);
 /* -EINVAL when it breaks off. */
 int codec_in_finish(struct codec_in *c, struct err *err);

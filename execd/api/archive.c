@@ -37,10 +37,15 @@ static void out_free(void *state)
 	archive_out_free(state);
 }
 
-static const struct flow_out_ops tar_ops = {
-	.content_type = "application/x-tar", .next = out_next, .cancel = out_cancel, .free = out_free};
-static const struct flow_out_ops gzip_ops = {
-	.content_type = "application/gzip", .next = out_next, .cancel = out_cancel, .free = out_free};
+#define OUT_OPS(type)                                                                                        \
+	{                                                                                                    \
+		.content_type = (type), .next = out_next, .cancel = out_cancel, .free = out_free             \
+	}
+static const struct flow_out_ops out_ops[] = {
+	[CODEC_NONE] = OUT_OPS("application/x-tar"),
+	[CODEC_GZIP] = OUT_OPS("application/gzip"),
+	[CODEC_ZSTD] = OUT_OPS("application/zstd"),
+};
 
 static int parse_format(const char *text, enum codec *ret, struct err *err)
 {
@@ -48,12 +53,11 @@ static int parse_format(const char *text, enum codec *ret, struct err *err)
 		*ret = CODEC_NONE;
 	else if (strcmp(text, "tar.gz") == 0 || strcmp(text, "tgz") == 0)
 		*ret = CODEC_GZIP;
-	else if (strcmp(text, "tar.zst") == 0)
-		return err_set(err, ERR_NOT_SUPPORTED, "INVALID_REQUEST_BODY", ENOTSUP,
-			       "query parameter 'format': this build has no Zstandard; use tar or tar.gz");
+	else if (strcmp(text, "tar.zst") == 0 || strcmp(text, "tzst") == 0)
+		*ret = CODEC_ZSTD;
 	else
 		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
-			       "query parameter 'format' is '%s' and not tar or tar.gz", text);
+			       "query parameter 'format' is '%s' and not tar, tar.gz or tar.zst", text);
 	return 0;
 }
 
@@ -70,7 +74,7 @@ int directories_archive_get(struct http_req *req, struct err *err)
 		r = archive_out_new(path, codec, &archive, err);
 	if (r < 0)
 		return r;
-	return flow_out(req, codec == CODEC_GZIP ? &gzip_ops : &tar_ops, 1, archive, err);
+	return flow_out(req, &out_ops[codec], 1, archive, err);
 }
 
 /* ---- up --------------------------------------------------------------------- */

@@ -37,6 +37,13 @@ def status(execd, command_id):
     return response.json()
 
 
+def ended(execd, command_id):
+    """Its status, once the agent knows of its end, which is after its processes have gone."""
+    with execd.http.stream("GET", f"/command/{command_id}/stream") as response:
+        response.read()
+    return status(execd, command_id)
+
+
 def logs(execd, command_id, cursor=None):
     response = execd.http.get(f"/command/{command_id}/logs", params={} if cursor is None else {"cursor": cursor})
     assert response.status_code == 200, response.text
@@ -270,7 +277,7 @@ def test_timeout_kills_the_whole_tree(execd):
     assert end["type"] == "error"
     for pid in pids:
         wait_for_end(pid)
-    now = status(execd, command.id)
+    now = ended(execd, command.id)
     assert (now["running"], now["exit_code"]) == (False, -1)
     assert (now["end"]["reason"], now["end"]["signal"]) == ("timeout", "SIGKILL")
 
@@ -280,7 +287,7 @@ def test_timeout_of_a_background_command(execd, fifo):
     evs = execd.run(f"echo $$ >{started}; exec sleep 1000", background=True, timeout=500)
     assert [event["type"] for event in evs] == ["init", "execution_complete"]
     wait_for_end(int(started.read_text()))
-    assert status(execd, evs[0]["text"])["end"]["reason"] == "timeout"
+    assert ended(execd, evs[0]["text"])["end"]["reason"] == "timeout"
 
 
 def test_a_timeout_that_is_not_reached_changes_nothing(execd):
@@ -335,7 +342,7 @@ def test_interrupt_of_a_command_that_will_not_hear(execd):
         command.rest()
     for pid in pids:
         wait_for_end(pid)
-    end = status(execd, command.id)["end"]
+    end = ended(execd, command.id)["end"]
     assert (end["reason"], end["signal"]) == ("interrupted", "SIGKILL")
 
 
@@ -365,7 +372,7 @@ def test_a_client_that_vanishes_harms_nothing(execd, fifo, tmp_path):
     assert execd.http.get("/ping").status_code == 200
     gate.write_text("go\n")
     wait_for_end(int(done.read_text()))
-    assert status(execd, command_id)["exit_code"] == 0
+    assert ended(execd, command_id)["exit_code"] == 0
     assert logs(execd, command_id)[0].endswith(b"199999\n200000\n")
     after = descriptors(execd)
     # What the log has spilled to disk stays for as long as the log does.
@@ -390,7 +397,7 @@ def test_background(execd, fifo):
     assert logs(execd, command_id, 10) == (b"", 10)
     gate.write_text("go\n")
     wait_for_end(pid)
-    now = status(execd, command_id)
+    now = ended(execd, command_id)
     assert (now["running"], now["exit_code"], now["error"]) == (False, 4, "exit status 4")
     content, cursor = logs(execd, command_id, 10)
     assert sorted(content.splitlines()) == [b"err", b"out"]

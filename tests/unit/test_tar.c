@@ -166,21 +166,21 @@ static int collect(void *arg, const void *data, size_t n, struct err *err)
 	return buf_append(arg, data, n);
 }
 
-static void test_codec(void **state)
+/* Two files one behind the other, taken apart byte by byte; cut off; and with a byte changed. */
+static void codec_there_and_back(enum codec codec, size_t packed_max)
 {
 	_cleanup_buf_ struct buf packed = BUF_INIT(1U << 20), plain = BUF_INIT(1U << 20);
 	struct codec_out *out;
 	struct codec_in *in;
 	struct err err = {0};
 
-	(void)state;
 	for (int member = 0; member < 2; member++) {
-		assert_int_equal(codec_out_new(CODEC_GZIP, &out), 0);
+		assert_int_equal(codec_out_new(codec, &out), 0);
 		for (int i = 0; i < 5000; i++)
 			assert_int_equal(codec_out_push(out, "0123456789", 10, i == 4999, &packed), 0);
 		codec_out_free(out);
 	}
-	assert_true(packed.len < 2000);
+	assert_true(packed.len < packed_max);
 	assert_int_equal(codec_in_new(collect, &plain, &in), 0);
 	for (size_t i = 0; i < packed.len; i++)
 		assert_int_equal(codec_in_push(in, packed.data + i, 1, &err), 0);
@@ -199,6 +199,36 @@ static void test_codec(void **state)
 	codec_in_free(in);
 }
 
+static void test_codec(void **state)
+{
+	(void)state;
+	codec_there_and_back(CODEC_GZIP, 2000);
+	codec_there_and_back(CODEC_ZSTD, 200);
+}
+
+/* The output's buffer is full just when a frame ends. */
+static void test_codec_full_pieces(void **state)
+{
+	static const char zeros[128 << 10];
+
+	(void)state;
+	for (enum codec codec = CODEC_NONE; codec <= CODEC_ZSTD; codec++) {
+		_cleanup_buf_ struct buf packed = BUF_INIT(1U << 20), plain = BUF_INIT(1U << 20);
+		struct codec_out *out;
+		struct codec_in *in;
+		struct err err = {0};
+
+		assert_int_equal(codec_out_new(codec, &out), 0);
+		assert_int_equal(codec_out_push(out, zeros, sizeof(zeros), true, &packed), 0);
+		codec_out_free(out);
+		assert_int_equal(codec_in_new(collect, &plain, &in), 0);
+		assert_int_equal(codec_in_push(in, packed.data, packed.len, &err), 0);
+		assert_int_equal(codec_in_finish(in, &err), 0);
+		codec_in_free(in);
+		assert_int_equal(plain.len, sizeof(zeros));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -206,6 +236,7 @@ int main(void)
 		cmocka_unit_test(test_refusal_ends_it),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_codec),
+		cmocka_unit_test(test_codec_full_pieces),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
