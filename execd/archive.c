@@ -16,26 +16,19 @@
 
 #include "execd/file_info.h"
 #include "execd/graft.h"
+#include "execd/inodes.h"
 #include "execd/tar.h"
 #include "execd/walk.h"
 #include "lib/fs.h"
-#include "lib/map.h"
 
 #define READ_SIZE (64U << 10)
 #define WORK_SIZE (4U << 20) /* bytes read for one piece, however well they compress */
-
-/* The first name of a file with several. */
-struct first_name {
-	struct map_node node;
-	char key[48]; /* device and inode */
-	char path[];
-};
 
 struct archive_out {
 	char *root;
 	struct codec_out *codec;
 	struct walk *walk; /* NULL before the first piece */
-	struct map links;
+	struct inodes links;
 	int fd; /* the file at hand */
 	uint64_t left;
 	size_t padding;
@@ -64,21 +57,6 @@ int archive_out_new(const char *path, enum codec codec, struct archive_out **ret
 	return 0;
 }
 
-static void links_free(struct map *links)
-{
-	for (size_t i = 0; i < links->buckets_n; i++) {
-		struct map_node *node = links->buckets[i];
-
-		while (node) {
-			struct map_node *next = node->next;
-
-			free(container_of(node, struct first_name, node));
-			node = next;
-		}
-	}
-	map_done(links);
-}
-
 void archive_out_free(struct archive_out *a)
 {
 	if (!a)
@@ -86,7 +64,7 @@ void archive_out_free(struct archive_out *a)
 	fd_close(&a->fd);
 	walk_free(a->walk);
 	codec_out_free(a->codec);
-	links_free(&a->links);
+	inodes_done(&a->links);
 	buf_done(&a->scratch);
 	free(a->root);
 	free(a);
@@ -113,29 +91,6 @@ static int out_begin(struct archive_out *a, struct err *err)
 		return file_err(err, errno, "archive '%s'", a->root);
 	r = walk_new(fd, UINT64_MAX, &a->walk);
 	return r < 0 ? file_err(err, -r, "archive '%s'", a->root) : 0;
-}
-
-/* The first name of this inode, or NULL: then path is it from now on. */
-static const char *first_name(struct archive_out *a, const struct stat *st, const char *path)
-{
-	struct first_name *f;
-	struct map_node *node;
-	char key[sizeof(f->key)];
-	size_t n = strlen(path) + 1;
-
-	(void)snprintf(key, sizeof(key), "%" PRIx64 ":%" PRIx64, (uint64_t)st->st_dev, (uint64_t)st->st_ino);
-	node = map_get(&a->links, key);
-	if (node)
-		return container_of(node, struct first_name, node)->path;
-	/* Without room it is sent once more: larger, not wrong. */
-	f = a->links.len < ARCHIVE_LINKS_MAX ? malloc(sizeof(*f) + n) : NULL;
-	if (f) {
-		memcpy(f->key, key, sizeof(key));
-		memcpy(f->path, path, n);
-		if (map_add(&a->links, &f->node, f->key) < 0)
-			free(f);
-	}
-	return NULL;
 }
 
 static int put_header(struct archive_out *a, const struct tar_entry *e, struct buf *out, struct err *err)
@@ -170,7 +125,7 @@ static int describe(struct archive_out *a, const struct walk_entry *w, struct ta
 			return 0;
 		e->type = TAR_FILE;
 		e->size = (uint64_t)st.st_size;
-		first = st.st_nlink > 1 ? first_name(a, &st, w->path) : NULL;
+		first = st.st_nlink > 1 ? inodes_first(&a->links, &st, w->path) : NULL;
 		if (first) {
 			e->type = TAR_HARDLINK;
 			e->size = 0;
@@ -421,7 +376,7 @@ static int on_entry(void *arg, const struct tar_entry *e, struct err *err)
 		r = graft_hardlink(a->graft, e->path, e->link, err);
 		a->links += r >= 0;
 		break;
-	case TAR_OTHER:
+	default:
 		a->skipped++;
 		return 0;
 	}

@@ -21,7 +21,6 @@
 #include "lib/err.h"
 
 #define ARCHIVE_PIECE_SIZE  (256U << 10) /* a piece is complete with this many bytes */
-#define ARCHIVE_LINKS_MAX   1000000	 /* files with several names that are told from copies */
 #define ARCHIVE_ENTRIES_MAX 10000000	 /* in one archive that is unpacked */
 #define ARCHIVE_BYTES_MAX   (1ULL << 40) /* and the bytes of its files, unless the client wants less */
 

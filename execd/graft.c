@@ -7,18 +7,15 @@
 #include "execd/graft.h"
 
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
+#include "execd/file_data.h"
 #include "execd/file_info.h"
 #include "lib/fs.h"
 #include "lib/random.h"
 
-#define TEMP_MAX   24
-#define PIECE_SIZE (128U << 10)
-#define RANGE_SIZE (64U << 20) /* of one copy_file_range(): between two looks at cancel */
+#define TEMP_MAX 24
 
 /* A directory whose mode and time are set at the end; followed by its path. */
 struct made {
@@ -355,68 +352,11 @@ int graft_file_data(struct graft *g, const void *data, size_t n, struct err *err
 	return r < 0 ? file_err(err, -r, "write '%s'", g->path) : 0;
 }
 
-/* 1: fd is at its end; 0: the kernel cannot do it for these two; -errno. */
-static int copy_in_kernel(const struct graft *g, int fd, const atomic_bool *cancel, uint64_t *bytes)
-{
-	for (;;) {
-		ssize_t n;
-
-		if (atomic_load(cancel))
-			return -ECANCELED;
-		n = copy_file_range(fd, NULL, g->fd, NULL, RANGE_SIZE, 0);
-		if (n == 0)
-			return 0; /* the end, or a file that says nothing of its size: a read tells */
-		if (n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG || errno == EIO))
-			return -errno;
-		if (n < 0 && errno != EINTR)
-			return 0;
-		if (n > 0)
-			*bytes += (uint64_t)n;
-	}
-}
-
-static int copy_by_hand(const struct graft *g, int fd, const atomic_bool *cancel, uint64_t *bytes)
-{
-	_cleanup_free_ char *piece = malloc(PIECE_SIZE);
-
-	if (!piece)
-		return -ENOMEM;
-	for (;;) {
-		ssize_t n = read(fd, piece, PIECE_SIZE);
-		int r;
-
-		if (atomic_load(cancel))
-			return -ECANCELED;
-		if (n == 0)
-			return 0;
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		r = fs_write_all(g->fd, piece, (size_t)n);
-		if (r < 0)
-			return r;
-		*bytes += (uint64_t)n;
-	}
-}
-
 int graft_file_from(struct graft *g, int fd, const atomic_bool *cancel, uint64_t *ret_bytes, struct err *err)
 {
-	uint64_t bytes = 0;
-	struct stat st;
-	int r = 0;
+	int r = file_data_copy(g->fd, fd, cancel, ret_bytes);
 
-	if (ioctl(g->fd, FICLONE, fd) == 0) {
-		*ret_bytes = fstat(g->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
-		return 0;
-	}
-	r = copy_in_kernel(g, fd, cancel, &bytes);
-	if (r >= 0)
-		r = copy_by_hand(g, fd, cancel, &bytes);
-	if (r < 0)
-		return file_err(err, -r, "write '%s'", g->path);
-	*ret_bytes = bytes;
-	return 0;
+	return r < 0 ? file_err(err, -r, "write '%s'", g->path) : 0;
 }
 
 /* Owner first: its change takes set-id bits away. */

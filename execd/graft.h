@@ -52,7 +52,7 @@ int graft_hardlink(struct graft *g, const char *path, const char *existing, stru
 /* One file at a time: begin, then data or from, then end. */
 int graft_file_begin(struct graft *g, const char *path, const struct graft_meta *meta, struct err *err);
 int graft_file_data(struct graft *g, const void *data, size_t n, struct err *err);
-/* All of fd: shared blocks where the file system can, a copy within the kernel, or a plain one. */
+/* All of fd, as file_data_copy() does. */
 int graft_file_from(struct graft *g, int fd, const atomic_bool *cancel, uint64_t *ret_bytes, struct err *err);
 int graft_file_end(struct graft *g, struct err *err);
 

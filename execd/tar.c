@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 struct header {
 	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], chksum[8];
@@ -48,9 +49,9 @@ static bool put_octal(char *field, size_t n, uint64_t v)
 }
 
 /* "LENGTH key=value\n", where LENGTH counts itself. */
-static void put_record(struct buf *out, const char *key, const char *value)
+void tar_record(struct buf *out, const char *key, const void *value, size_t value_n)
 {
-	size_t rest = strlen(key) + strlen(value) + 3, n = rest + 1, digits;
+	size_t rest = strlen(key) + value_n + 3, n = rest + 1, digits;
 
 	do {
 		digits = (size_t)snprintf(NULL, 0, "%zu", n);
@@ -59,8 +60,13 @@ static void put_record(struct buf *out, const char *key, const char *value)
 		n = rest + digits;
 	} while (true);
 	(void)buf_printf(out, "%zu %s=", n, key);
-	(void)buf_puts(out, value);
+	(void)buf_append(out, value, value_n);
 	(void)buf_putc(out, '\n');
+}
+
+static void put_record(struct buf *out, const char *key, const char *value)
+{
+	tar_record(out, key, value, strlen(value));
 }
 
 static void put_number(struct buf *out, const char *key, int64_t v)
@@ -102,7 +108,8 @@ static bool put_name(struct header *h, const char *path)
 static char type_flag(enum tar_type type)
 {
 	static const char flags[] = {
-		[TAR_FILE] = '0', [TAR_DIR] = '5', [TAR_SYMLINK] = '2', [TAR_HARDLINK] = '1'};
+		[TAR_FILE] = '0', [TAR_DIR] = '5',  [TAR_SYMLINK] = '2',     [TAR_HARDLINK] = '1',
+		[TAR_FIFO] = '6', [TAR_CHAR] = '3', [TAR_BLOCK_DEVICE] = '4'};
 
 	return flags[type];
 }
@@ -127,8 +134,8 @@ static void fill(struct header *h, const struct tar_entry *e, const char *path, 
 		put_number(records, "gid", (int64_t)e->gid);
 	if (!put_octal(h->mtime, sizeof(h->mtime), e->mtime > 0 ? (uint64_t)e->mtime : 0) || e->mtime < 0)
 		put_number(records, "mtime", e->mtime);
-	(void)put_octal(h->devmajor, sizeof(h->devmajor), 0);
-	(void)put_octal(h->devminor, sizeof(h->devminor), 0);
+	(void)put_octal(h->devmajor, sizeof(h->devmajor), major(e->device));
+	(void)put_octal(h->devminor, sizeof(h->devminor), minor(e->device));
 	seal(h);
 }
 
@@ -144,6 +151,8 @@ int tar_header(struct buf *out, const struct tar_entry *e)
 		(void)buf_putc(&path, '/');
 	if (path.failed || !buf_cstr(&path))
 		return -ENAMETOOLONG;
+	if (e->records)
+		(void)buf_append(&records, e->records->data, e->records->len);
 	fill(&h, e, (const char *)path.data, &records);
 	if (records.failed)
 		return -ENOMEM;

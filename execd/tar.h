@@ -25,7 +25,11 @@ enum tar_type {
 	TAR_DIR,
 	TAR_SYMLINK,
 	TAR_HARDLINK,
-	TAR_OTHER, /* a device, a FIFO, or what we do not know */
+	TAR_OTHER, /* read: a device, a FIFO, or what we do not know */
+	/* Written only. */
+	TAR_FIFO,
+	TAR_CHAR,
+	TAR_BLOCK_DEVICE,
 };
 
 struct tar_entry {
@@ -37,12 +41,17 @@ struct tar_entry {
 	uint64_t uid, gid;
 	int64_t mtime;
 	uint32_t mtime_nsec;
+	/* Written only: */
+	dev_t device;
+	const struct buf *records; /* tar_record()s of a pax header before it; NULL: none */
 };
 
 /* ---- out ------------------------------------------------------------------- */
 
 /* Appends the header. What follows is entry->size bytes and tar_padding(entry->size) zeros. */
 int tar_header(struct buf *out, const struct tar_entry *entry);
+/* Appends "LENGTH key=value"; the value may be any bytes. Failure shows in out->failed. */
+void tar_record(struct buf *out, const char *key, const void *value, size_t n);
 static inline size_t tar_padding(uint64_t size)
 {
 	return (size_t)(-size & (TAR_BLOCK - 1));
