@@ -14,6 +14,7 @@ struct sessions;
 struct ptys;
 struct contexts;
 struct metrics;
+struct isolateds;
 
 struct execd {
 	struct loop *loop;
@@ -27,10 +28,13 @@ struct execd {
 	unsigned kernel_spares;	 /* warm processes that wait for the next contexts of a language */
 	uint64_t kernel_idle_ms; /* after which a context without cells loses its kernel; 0: never */
 
+	const char *isolation_root; /* where layers of isolated sessions lie; NULL: the default */
+
 	struct runs *runs;
 	struct commands *commands;
 	struct sessions *sessions;
 	struct ptys *ptys;
 	struct contexts *contexts;
 	struct metrics *metrics;
+	struct isolateds *isolateds;
 };

@@ -56,11 +56,16 @@ static void child_watch(struct reaper *r, struct child *c, pid_t pid, int pidfd,
 	c->on_exit = on_exit;
 	c->pid = pid;
 	c->pidfd = pidfd;
+	c->host = NULL;
 	list_add_tail(bucket(r, pid), &c->link);
 }
 
 void child_forget(struct child *c)
 {
+	if (c->host) {
+		c->host->forget(c);
+		return;
+	}
 	if (c->pid == 0)
 		return;
 	list_del(&c->link);
@@ -219,6 +224,8 @@ int child_ended(struct reaper *r, pid_t pid, int *ret_wstatus)
 
 int child_kill(struct child *c, int signo)
 {
+	if (c->host && c->pid == 0)
+		return c->host->kill(c, signo, false);
 	if (c->pid == 0)
 		return -ESRCH;
 	if (c->pidfd >= 0 && syscall(SYS_pidfd_send_signal, c->pidfd, signo, NULL, 0) == 0)
@@ -231,6 +238,8 @@ int child_kill(struct child *c, int signo)
 
 int child_kill_group(struct child *c, int signo)
 {
+	if (c->host && c->pid == 0)
+		return c->host->kill(c, signo, true);
 	if (c->pid == 0)
 		return -ESRCH;
 	return kill(-c->pid, signo) < 0 ? -errno : 0;

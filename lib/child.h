@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 
@@ -30,11 +31,24 @@ struct child;
  */
 typedef void child_exit_fn(struct child *c, int wstatus, const struct rusage *usage);
 
+/*
+ * Somebody else may be the one who starts a process and waits for it (the init of
+ * a PID namespace): then its host says when it has started and ended, and child_*() below work on it all the same.
+ */
+struct child_host {
+	/* No on_exit any more. */
+	void (*forget)(struct child *c);
+	/* It has not started yet: the signal is for when it has. */
+	int (*kill)(struct child *c, int signo, bool group);
+};
+
 struct child {
-	struct list link;
+	struct list link; /* the reaper's, or the host's */
 	child_exit_fn *on_exit;
-	pid_t pid; /* 0 when not running */
+	pid_t pid; /* 0 when not running, or not yet */
 	int pidfd; /* owned; -EBADF when not running, or when the kernel has none */
+	const struct child_host *host; /* NULL: the reaper waits for it */
+	uint64_t tag;		       /* the host's */
 };
 
 /* spawn() and watch in one step: on_exit can not be missed. c must stay until on_exit or child_forget. */

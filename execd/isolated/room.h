@@ -23,7 +23,9 @@
 #include "lib/err.h"
 #include "lib/spawn.h"
 
+struct confine;
 struct execd;
+struct limits;
 struct rooms;
 struct room;
 
@@ -49,6 +51,7 @@ struct room_mount {
 	char *path; /* absolute and clean */
 	enum room_mode mode;
 	bool persist;
+	bool persist_must; /* rather fail than keep it in memory */
 	uint64_t size_max; /* of a tmpfs; 0: the default of the kernel */
 
 	/* ROOM_OVERLAY, from READY until the last reference to the room is gone; otherwise -EBADF. */
@@ -59,10 +62,59 @@ struct room_mount {
 	unsigned top;	/* the layer that is written to now */
 };
 
-/* NULL: no rooms so far. Lives as long as the agent. */
+/* What a room is to be like. Borrowed until room_new() returns. */
+struct room_bind {
+	const char *source, *dest;
+	bool readonly;
+	bool optional; /* no such source: none is made */
+};
+
+enum room_profile { ROOM_STRICT, ROOM_BALANCED };
+
+enum room_ids { ROOM_IDS_ANY, ROOM_IDS_REAL, ROOM_IDS_USERNS };
+
+struct room_spec {
+	enum room_profile profile;
+	enum room_ids ids;
+	uid_t uid; /* (uid_t)-1: the agent's */
+	gid_t gid; /* (gid_t)-1: the user's */
+	bool share_net;
+	const struct room_mount *mounts; /* path, mode, persist, size_max; the first is where runs begin */
+	size_t mounts_n;
+	const struct room_bind *binds;
+	size_t binds_n;
+	const char *const *hide; /* paths that are empty in the room */
+	size_t hide_n;
+	uint64_t tmp_max;	      /* bytes of /tmp; 0: ROOM_TMP_MAX */
+	const struct limits *limits;  /* of the room as a whole, or NULL */
+	struct confine *confine;      /* NULL: the profile's own */
+};
+
+#define ROOM_TMP_MAX ((uint64_t)1 << 30)
+
+struct room_events {
+	/* Once: it can be used, or (-errno, *err) has come to nothing; ended() does not follow then. */
+	void (*ready)(void *arg, int r, const struct err *err);
+	/* Once, after ready: everything in it has ended, its processes have been told. */
+	void (*ended)(void *arg);
+};
+
+/* Is it one of ours? (CAP_*, in effect) */
+bool room_has_capability(int capability);
+
+/* Lives as long as the agent; costs nothing until the first room. */
 int rooms_new(struct execd *execd, struct rooms **ret);
-/* Kills every room. */
+/* Kills every room and removes what is on disk. */
 void rooms_free(struct rooms *rooms);
+
+/*
+ * *ret is a reference for the caller; processes may be started in it at once,
+ * they wait until it is READY. -errno with *err for what is wrong from the start.
+ */
+int room_new(struct rooms *rooms, const struct room_spec *spec, const struct room_events *events, void *arg,
+	     struct room **ret, struct err *err);
+/* No events from here on. */
+void room_forget(struct room *room);
 
 const char *room_id(const struct room *room);
 bool room_is_ready(const struct room *room);

@@ -1,0 +1,41 @@
+/*
+ * warden.h - the other side of the wall: the nursery and the init of a room.
+ *
+ * None of this runs in the agent. The agent starts itself anew (nursery_main)
+ * with an empty memory, and that process clones one init after the other out of
+ * itself. Everything here may block and allocate; nothing of it trusts a room.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "execd/isolated/wire.h"
+#include "seccomp/apply.h"
+
+#define NURSERY_NAME "execd-nursery" /* argv[0] by which main() knows */
+
+/* A message as it was received, cut into its parts. */
+struct plan {
+	const struct wire_plan *head;
+	const struct view_step *steps;
+	const struct confine_plan *confine;
+	const char *text;
+};
+
+/* Serves requests at WIRE_FD until the agent has gone. */
+int nursery_main(void);
+
+/* nursery.c: -errno, and which descriptors came along in fds (WIRE_FDS_MAX of them fit). */
+long wire_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n);
+int wire_send(int socket, const void *data, size_t n, const int *fds, size_t fds_n);
+
+/*
+ * view.c: in the room's own mount namespace, with privileges over it. -errno,
+ * and the step. *ret_cellar: a descriptor, or -EBADF when there are no stacks.
+ */
+int view_build(const struct plan *plan, int *ret_cellar, uint32_t *ret_step);
+/* One VIEW_OVERLAY step, in a room that has been entered; what was mounted there is detached. */
+int view_remount(int cellar, const struct view_step *step, const char *text);
+
+/* warden.c: the life of an init from its clone on. Never returns. */
+_Noreturn void warden_main(const struct plan *plan, int socket);
