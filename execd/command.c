@@ -32,6 +32,7 @@
 
 #include "execd/execd.h"
 #include "execd/feed.h"
+#include "execd/isolated/room.h"
 #include "execd/launch.h"
 #include "execd/limits.h"
 #include "execd/metrics.h"
@@ -299,7 +300,12 @@ static void command_kill(struct command *c, enum run_reason cause)
 {
 	command_force(c, cause);
 	c->killed = true;
-	c->processes_killed += tree_kill(c->pid, c->state == RUNNING, c->id);
+	if (c->child.pid > 0)
+		c->pid = c->child.pid; /* in a room it is known later */
+	if (c->pid > 0)
+		c->processes_killed += tree_kill(c->pid, c->state == RUNNING, c->id);
+	else
+		(void)child_kill(&c->child, SIGKILL);
 	if (c->state != ENDED)
 		arm_stop(c, COMMAND_KILL_GRACE_MS);
 }
@@ -308,7 +314,8 @@ static void stop_expired(struct loop_timer *timer)
 {
 	struct command *c = container_of(timer, struct command, stop);
 	if (c->state == ENDED) {
-		(void)tree_kill(c->pid, false, c->id);
+		if (c->pid > 0)
+			(void)tree_kill(c->pid, false, c->id);
 		command_free(c);
 	} else if (c->killed) {
 		command_end(c); /* not even SIGKILL ends it now: a client need not wait for that */
@@ -466,7 +473,10 @@ static int command_spawn(struct command *c, struct launch *l, const struct comma
 	l->spawn.fds[1] = (struct spawn_fd){error, STDERR_FILENO};
 	l->spawn.fds[2] = (struct spawn_fd){in, STDIN_FILENO};
 	l->spawn.fds_n = in >= 0 ? 3 : 2;
-	r = child_spawn(c->commands->execd->reaper, &c->child, &l->spawn, command_exited, err);
+	if (spec->room)
+		r = room_spawn(spec->room, &c->child, &l->spawn, command_exited, err);
+	else
+		r = child_spawn(c->commands->execd->reaper, &c->child, &l->spawn, command_exited, err);
 	c->pid = r < 0 ? 0 : c->child.pid;
 	return r;
 }

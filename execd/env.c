@@ -9,6 +9,7 @@
 #include "execd/env.h"
 
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <string.h>
@@ -352,8 +353,44 @@ static int build_failed(int r, struct err *err)
 	return err_sys(err, "RUNTIME_ERROR", -r, "build the environment");
 }
 
-int env_build_with(const char *env_file, json_t *overrides, const char *name, const char *value,
-		   char ***ret_envp, struct err *err)
+/* Names that give away what they hold. */
+static const char *const secret_names[] = {
+	"*_API_KEY",	 "*_APIKEY",	  "*_TOKEN", "*_SECRET", "*_SECRET_KEY", "*_PASSWORD", "*_PASSWD",
+	"*_CREDENTIALS", "*_ACCESS_KEY*", "AWS_*",   "ALI_*",	 "ALIYUN_*",	 "K8S_*",      "KUBE_*"};
+
+static bool name_matches(const char *pattern, const struct var *v)
+{
+	char name[256];
+	if (v->name_len >= sizeof(name))
+		return false;
+	memcpy(name, v->name, v->name_len);
+	name[v->name_len] = '\0';
+	return fnmatch(pattern, name, FNM_CASEFOLD) == 0;
+}
+
+static bool passes(const struct env_filter *f, const struct var *v)
+{
+	bool named = false;
+	for (size_t i = 0; i < json_array_size(f->keys) && !named; i++)
+		named = name_matches(json_string_value(json_array_get(f->keys, i)), v);
+	if (f->allow)
+		return named || name_matches("PATH", v);
+	for (size_t i = 0; i < ARRAY_SIZE(secret_names) && f->secrets && !named; i++)
+		named = name_matches(secret_names[i], v);
+	return !named;
+}
+
+static void filter_set(struct env_set *set, const struct env_filter *f)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < set->n; i++)
+		if (passes(f, &set->vars[i]))
+			set->vars[n++] = set->vars[i];
+	set->n = n;
+}
+
+int env_build_for(const struct env_filter *filter, const char *env_file, json_t *overrides, const char *name,
+		  const char *value, char ***ret_envp, struct err *err)
 {
 	_cleanup_(env_set_done) struct env_set set = {0}, file = {0};
 	_cleanup_buf_ struct buf text = BUF_INIT(ENV_FILE_MAX + 1);
@@ -366,6 +403,8 @@ int env_build_with(const char *env_file, json_t *overrides, const char *name, co
 	r = env_set_base(&set);
 	for (size_t i = 0; r >= 0 && i < file.n; i++)
 		r = env_set_put(&set, &file.vars[i]);
+	if (r >= 0 && filter)
+		filter_set(&set, filter);
 	if (r < 0)
 		r = build_failed(r, err);
 	else if ((r = put_overrides(&set, overrides, err)) < 0 && r != -EINVAL)
@@ -381,6 +420,12 @@ int env_build_with(const char *env_file, json_t *overrides, const char *name, co
 		r = build_failed(r, err);
 	free(arena.data);
 	return r;
+}
+
+int env_build_with(const char *env_file, json_t *overrides, const char *name, const char *value,
+		   char ***ret_envp, struct err *err)
+{
+	return env_build_for(NULL, env_file, overrides, name, value, ret_envp, err);
 }
 
 int env_build(const char *env_file, json_t *overrides, char ***ret_envp, struct err *err)

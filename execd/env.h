@@ -13,6 +13,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "lib/err.h"
 
@@ -38,6 +39,18 @@ int env_build(const char *env_file, json_t *overrides, char ***ret_envp, struct 
 /* The same with one more variable that wins over all layers. */
 int env_build_with(const char *env_file, json_t *overrides, const char *name, const char *value,
 		   char ***ret_envp, struct err *err);
+/*
+ * The same for what is to see less: of the agent's own and the env file's
+ * variables only those that the filter lets through. Names are globs without
+ * regard to case. NULL: all.
+ */
+struct env_filter {
+	bool allow;   /* only those of keys, and PATH; otherwise all but those of keys */
+	json_t *keys; /* array of strings, or NULL */
+	bool secrets; /* what looks like a secret (AWS_*, *_TOKEN, ...) is kept back as well */
+};
+int env_build_for(const struct env_filter *filter, const char *env_file, json_t *overrides, const char *name,
+		  const char *value, char ***ret_envp, struct err *err);
 void env_free(char **envp);
 const char *env_get(char *const *envp, const char *name);
 

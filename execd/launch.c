@@ -87,7 +87,7 @@ static int launch_argv(struct launch *l, json_t *argv, struct err *err)
 static int launch_ids(struct launch *l, const struct command_spec *spec, struct err *err)
 {
 	struct spawn *s = &l->spawn;
-	if (!spec->has_uid)
+	if (!spec->has_uid || spec->room)
 		return 0;
 	/* An agent that is not root may not call setgroups(), and need not for its own ids. */
 	if (geteuid() != 0 && spec->uid == geteuid() && (!spec->has_gid || spec->gid == getegid()))
@@ -110,8 +110,11 @@ static int launch_ids(struct launch *l, const struct command_spec *spec, struct 
 
 int launch_prepare(struct launch *l, const struct command_spec *spec, const char *env_file, struct err *err)
 {
-	int r = env_build_with(env_file, spec->envs, TREE_MARK, "", &l->envp, err);
-	if (r >= 0)
+	int r = env_build_for(spec->env, env_file, spec->envs, TREE_MARK, "", &l->envp, err);
+	if (r >= 0 && spec->room) /* whether it is there only the room knows */
+		r = spec->cwd && !(l->cwd = strdup(spec->cwd)) ? err_sys(err, "RUNTIME_ERROR", ENOMEM, "cwd")
+							       : 0;
+	else if (r >= 0)
 		r = launch_cwd(spec->cwd, l->envp, &l->cwd, err);
 	l->spawn.cwd = l->cwd;
 	if (r >= 0)

@@ -14,6 +14,9 @@
 #define LAUNCH_TEXT_MAX (128 * 1024 - 1) /* one argument: MAX_ARG_STRLEN of Linux */
 #define LAUNCH_ARGV_MAX 65536
 
+struct env_filter;
+struct room;
+
 struct command_spec {
 	const char *command; /* for the shell; or */
 	json_t *argv;	     /* an array of strings for exec; exactly one of both */
@@ -25,6 +28,8 @@ struct command_spec {
 	bool has_uid, has_gid;
 	uid_t uid;
 	gid_t gid;
+	struct room *room;	      /* where it runs, with the room's ids; NULL: in the container */
+	const struct env_filter *env; /* what it sees of the agent's environment; NULL: all */
 };
 
 struct accounts;

@@ -20,6 +20,8 @@
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/init.h"
+#include "execd/isolated/isolated.h"
+#include "execd/isolated/warden.h"
 #include "execd/metrics.h"
 #include "execd/options.h"
 #include "execd/pty.h"
@@ -175,11 +177,13 @@ static int agent_build(struct agent *a, struct err *err)
 	if (r >= 0)
 		r = commands_new(e, &e->commands);
 	if (r >= 0)
-		r = sessions_new(e, &e->sessions);
+		r = sessions_new(e, SESSIONS_MAX, &e->sessions);
 	if (r >= 0)
 		r = ptys_new(e, &e->ptys);
 	if (r >= 0)
 		r = contexts_new(e, &e->contexts);
+	if (r >= 0)
+		r = isolateds_new(e, &e->isolateds);
 	if (r < 0)
 		return err_sys(err, "START", -r, "build the agent");
 	return http_server_new(e->loop, &http, &e->http, err);
@@ -190,6 +194,7 @@ static void agent_free(struct agent *a)
 {
 	struct execd *e = &a->execd;
 	ready_free(a->ready);
+	isolateds_free(e->isolateds);
 	contexts_free(e->contexts);
 	ptys_free(e->ptys);
 	sessions_free(e->sessions);
@@ -238,6 +243,9 @@ int main(int argc, char **argv)
 {
 	struct agent agent = {.log_fd = -EBADF};
 	struct err err = {0};
+	/* The agent has started itself for it: nothing of what follows is for that process. */
+	if (argc == 1 && strcmp(argv[0], NURSERY_NAME) == 0)
+		return nursery_main();
 	fill_stdio();
 	int r = options_parse(argc, argv, &agent.options, &err);
 	if (r == OPTIONS_DONE)

@@ -84,6 +84,7 @@ void run_unref(struct run *run)
 	output_unref(run->output);
 	end_done(&run->end);
 	free(run->id);
+	free(run->session);
 	free(run->init_text);
 	free(run->content);
 	free(run->limits);

@@ -85,6 +85,7 @@ struct run {
 	char *init_text; /* text of the init event; the id when NULL */
 	char *content; /* the command line or the code, as given; may be cut to RUN_CONTENT_MIN once ended */
 	char *limits;  /* what bounds it, as a JSON object (limits.h); NULL: nothing does */
+	char *session; /* the isolated session it ran in; NULL: none */
 	bool background;
 	bool command; /* one of POST /command and its kin */
 	bool code;    /* a cell: ends with its own error, not CommandExecError */

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 
 #include "execd/execd.h"
+#include "execd/isolated/room.h"
 #include "execd/launch.h"
 #include "execd/run.h"
 #include "execd/shell.h"
@@ -45,11 +46,15 @@ struct session {
 	struct task *current; /* NULL also while a timed-out script still settles */
 	struct loop_timer timeout;
 	bool settling;
+	bool paused;
+	struct room *room; /* a reference, or NULL */
+	const struct env_filter *env;
 	char *epitaph; /* how the last shell ended, until a run has been told */
 };
 
 struct sessions {
 	struct execd *execd;
+	size_t max;
 	struct map by_id;
 	struct list all;
 	struct loop_defer kick; /* starts what waits, outside of the callbacks of a shell */
@@ -182,8 +187,13 @@ static void idle_room(void *arg)
 
 static int session_shell(struct session *s, struct err *err)
 {
-	struct shell_spec spec = {
-		.cwd = s->cwd, .envs = s->envs, .mark = s->run->id, .events = &shell_events, .owner = s};
+	struct shell_spec spec = {.cwd = s->cwd,
+				  .envs = s->envs,
+				  .mark = s->run->id,
+				  .room = s->room,
+				  .env = s->env,
+				  .events = &shell_events,
+				  .owner = s};
 	int r = shell_start(s->sessions->execd, &spec, &s->shell, err);
 	if (r >= 0)
 		shell_set_idle_output(s->shell, s->run->output);
@@ -194,7 +204,7 @@ static int session_shell(struct session *s, struct err *err)
 static int session_restart(struct session *s, struct err *err)
 {
 	struct stat st;
-	if (s->cwd && (stat(s->cwd, &st) < 0 || !S_ISDIR(st.st_mode))) {
+	if (s->cwd && !s->room && (stat(s->cwd, &st) < 0 || !S_ISDIR(st.st_mode))) {
 		free(s->cwd);
 		s->cwd = NULL;
 	}
@@ -242,7 +252,7 @@ static int task_begin(struct session *s, struct task *t, struct err *err)
 	int r = fresh ? session_restart(s, err) : 0;
 	if (r < 0)
 		return r;
-	if (fresh)
+	if (fresh && (s->epitaph || !s->room))
 		tell_restart(s, t->run);
 	r = shell_run(s->shell, t->script, t->run->output, err);
 	if (r < 0)
@@ -261,7 +271,7 @@ static void task_room(void *arg)
 
 static void session_next(struct session *s)
 {
-	while (!s->current && !s->settling && !list_empty(&s->waiting)) {
+	while (!s->current && !s->settling && !s->paused && !list_empty(&s->waiting)) {
 		struct task *t = list_entry(s->waiting.next, struct task, link);
 		struct err err;
 		list_del(&t->link);
@@ -315,6 +325,8 @@ static void session_free(struct session *s)
 	json_decref(s->envs);
 	free(s->cwd);
 	free(s->epitaph);
+	if (s->room)
+		room_unref(s->room);
 	free(s);
 }
 
@@ -334,7 +346,9 @@ static int session_new(struct sessions *ss, const struct session_spec *spec, str
 	if (r >= 0) {
 		s->run->background = true;
 		output_set_on_room(s->run->output, idle_room, s);
-		r = session_shell(s, err);
+		s->env = spec->env;
+		s->room = spec->room ? room_ref(spec->room) : NULL;
+		r = s->room ? 0 : session_shell(s, err);
 	}
 	if (r >= 0) {
 		r = map_add(&ss->by_id, &s->node, s->run->id);
@@ -354,9 +368,9 @@ static int session_new(struct sessions *ss, const struct session_spec *spec, str
 int session_create(struct sessions *ss, const struct session_spec *spec, const char **ret_id, struct err *err)
 {
 	struct session *s = NULL;
-	if (ss->by_id.len >= SESSIONS_MAX)
+	if (ss->by_id.len >= ss->max)
 		return err_set(err, ERR_LIMIT, "RUNTIME_ERROR", EAGAIN,
-			       "there are %d sessions already, the most at once; delete one", SESSIONS_MAX);
+			       "there are %zu sessions already, the most at once; delete one", ss->max);
 	int r = session_new(ss, spec, &s, err);
 	if (r >= 0)
 		*ret_id = s->run->id;
@@ -378,19 +392,53 @@ int session_delete(struct sessions *ss, const char *id, struct err *err)
 	return 0;
 }
 
-/* The command, after a change of directory when one is asked for; in one line, so that line numbers stay. */
+static void put_quoted(struct buf *script, const char *s)
+{
+	(void)buf_putc(script, '\'');
+	for (; *s; s++)
+		(void)(*s == '\'' ? buf_puts(script, "'\\''") : buf_putc(script, *s));
+	(void)buf_putc(script, '\'');
+}
+
+/* What the shell takes for a name: anything else would be code. */
+static bool is_shell_name(const char *name)
+{
+	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+	return n > 0 && !name[n] && (*name < '0' || *name > '9');
+}
+
+static int put_exports(struct buf *script, json_t *envs, struct err *err)
+{
+	const char *name;
+	json_t *value;
+	json_object_foreach(envs, name, value)
+	{
+		if (!is_shell_name(name))
+			return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
+				       "envs: '%.64s' cannot be the name of a variable", name);
+		(void)buf_printf(script, "builtin export %s=", name);
+		put_quoted(script, json_string_value(value));
+		(void)buf_puts(script, "; ");
+	}
+	return 0;
+}
+
+/* The command, after what is to come before it; in one line, so that line numbers stay. */
 static int make_script(const struct session_run_spec *spec, char **ret, struct err *err)
 {
 	_cleanup_free_ char *cwd = NULL;
 	struct buf script = BUF_INIT(SHELL_SCRIPT_MAX + 2 * SHELL_CWD_MAX);
 	int r = launch_cwd(spec->cwd, NULL, &cwd, err);
-	if (r < 0)
+	if (r >= 0)
+		r = put_exports(&script, spec->envs, err);
+	if (r < 0) {
+		buf_done(&script);
 		return r;
+	}
 	if (cwd) {
-		(void)buf_puts(&script, "builtin cd -- '");
-		for (const char *c = cwd; *c; c++)
-			(void)(*c == '\'' ? buf_puts(&script, "'\\''") : buf_putc(&script, *c));
-		(void)buf_puts(&script, "' || return; ");
+		(void)buf_puts(&script, "builtin cd -- ");
+		put_quoted(&script, cwd);
+		(void)buf_puts(&script, " || return; ");
 	}
 	(void)buf_puts(&script, spec->command);
 	(void)buf_putc(&script, '\n');
@@ -434,6 +482,32 @@ int session_run(struct sessions *ss, const char *id, const struct session_run_sp
 	return 0;
 }
 
+size_t session_runs(struct sessions *ss, const char *id)
+{
+	const struct session *s = session_get(ss, id);
+	return s ? s->waiting_n + (s->current || s->settling ? 1 : 0) : 0;
+}
+
+const char *session_cwd(struct sessions *ss, const char *id)
+{
+	const struct session *s = session_get(ss, id);
+	const char *cwd = s && s->shell ? shell_cwd(s->shell) : NULL;
+	return cwd || !s ? cwd : s->cwd;
+}
+
+void session_pause(struct sessions *ss, const char *id, bool pause)
+{
+	struct session *s = session_get(ss, id);
+	if (!s)
+		return;
+	s->paused = pause;
+	if (pause && s->shell && !s->current) {
+		remember_death(s, SIGKILL);
+		shell_free(TAKE_PTR(s->shell));
+	}
+	kick(s);
+}
+
 void sessions_each(struct sessions *ss,
 		   void (*fn)(void *arg, const struct run *run, size_t waiting, const char *cwd), void *arg)
 {
@@ -444,12 +518,13 @@ void sessions_each(struct sessions *ss,
 	}
 }
 
-int sessions_new(struct execd *execd, struct sessions **ret)
+int sessions_new(struct execd *execd, size_t max, struct sessions **ret)
 {
 	struct sessions *ss = calloc(1, sizeof(*ss));
 	if (!ss)
 		return -ENOMEM;
 	ss->execd = execd;
+	ss->max = max;
 	list_init(&ss->all);
 	*ret = ss;
 	return 0;

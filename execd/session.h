@@ -13,10 +13,13 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "lib/err.h"
 
+struct env_filter;
 struct execd;
+struct room;
 struct run;
 struct sessions;
 struct session;
@@ -25,13 +28,17 @@ struct session;
 #define SESSION_QUEUE_MAX     64   /* runs that wait in one session */
 #define SESSION_KILL_GRACE_MS 1000 /* from a timeout's SIGINT to SIGKILL of the shell */
 
-int sessions_new(struct execd *execd, struct sessions **ret);
+/* max: live ones at once. */
+int sessions_new(struct execd *execd, size_t max, struct sessions **ret);
 /* Ends every session; their runs end as cancelled. */
 void sessions_free(struct sessions *ss);
 
 struct session_spec {
 	const char *cwd; /* as the client wrote it, or NULL */
 	json_t *envs;	 /* object of strings, or NULL */
+	/* For an isolated session: the shell lives in there, and is started by the first run. */
+	struct room *room;
+	const struct env_filter *env; /* borrowed as long as the session lives; NULL: all */
 };
 
 /* *ret_id is borrowed and lives as long as the session. */
@@ -43,12 +50,20 @@ int session_delete(struct sessions *ss, const char *id, struct err *err);
 struct session_run_spec {
 	const char *command;
 	const char *cwd;     /* changes to it first; NULL: stays where it is */
+	json_t *envs;	     /* exported first; NULL: none */
 	uint64_t timeout_ms; /* from the moment it starts; 0: none */
 };
 
 /* *ret_run is a reference for the caller. */
 int session_run(struct sessions *ss, const char *id, const struct session_run_spec *spec,
 		struct run **ret_run, struct err *err);
+
+/* Runs that are on or wait. 0 when there is no such session. */
+size_t session_runs(struct sessions *ss, const char *id);
+/* Where its shell was last, or NULL. */
+const char *session_cwd(struct sessions *ss, const char *id);
+/* Ends the idle shell, which the next run starts anew where it was; runs wait until it is told to go on. */
+void session_pause(struct sessions *ss, const char *id, bool pause);
 
 /* The sessions one after the other: fn is called with the session's own run. */
 void sessions_each(struct sessions *ss,

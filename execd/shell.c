@@ -39,6 +39,7 @@
 #include "execd/asset.h"
 #include "execd/env.h"
 #include "execd/execd.h"
+#include "execd/isolated/room.h"
 #include "execd/pump.h"
 #include "execd/tree.h"
 #include "lib/fs.h"
@@ -358,7 +359,7 @@ static int start_bash(struct shell *sh, const struct shell_spec *spec, const str
 	char **envp = NULL;
 	_cleanup_free_ char *path = NULL;
 	_cleanup_close_ int module = -EBADF;
-	int r = env_build_with(sh->execd->env_file, spec->envs, TREE_MARK, spec->mark, &envp, err);
+	int r = env_build_for(spec->env, sh->execd->env_file, spec->envs, TREE_MARK, spec->mark, &envp, err);
 	if (r >= 0)
 		r = find_bash(envp, &path, err);
 	if (r >= 0 && spec->forkable)
@@ -379,7 +380,8 @@ static int start_bash(struct shell *sh, const struct shell_spec *spec, const str
 				{module, 59}},
 			.fds_n = module < 0 ? 5 : 6,
 		};
-		r = child_spawn(sh->execd->reaper, &sh->child, &s, shell_exited, err);
+		r = spec->room ? room_spawn(spec->room, &sh->child, &s, shell_exited, err)
+			       : child_spawn(sh->execd->reaper, &sh->child, &s, shell_exited, err);
 	}
 	env_free(envp);
 	return r;
@@ -450,7 +452,11 @@ void shell_free(struct shell *sh)
 	if (!sh)
 		return;
 	sh->freed = true;
-	shell_kill(sh);
+	/* In a room its children are looked for by nobody: they go with the room, or by room_clear(). */
+	if (sh->child.host)
+		(void)child_kill_group(&sh->child, SIGKILL);
+	else
+		shell_kill(sh);
 	fail_forks(sh);
 	if (sh->fork)
 		sh->fork->copy = NULL;
@@ -625,6 +631,8 @@ void shell_kill(struct shell *sh)
 {
 	if (sh->child.pid > 0)
 		(void)tree_kill(sh->child.pid, true, sh->mark);
+	else
+		(void)child_kill(&sh->child, SIGKILL); /* in a room it may be still to start */
 }
 
 pid_t shell_pid(const struct shell *sh)

@@ -18,8 +18,10 @@
 
 #include "lib/err.h"
 
+struct env_filter;
 struct execd;
 struct output;
+struct room;
 struct shell;
 
 #define SHELL_SCRIPT_MAX (16U << 20) /* bytes of one script */
@@ -38,10 +40,12 @@ struct shell_events {
 };
 
 struct shell_spec {
-	const char *cwd;  /* absolute, or NULL */
-	json_t *envs;	  /* object of strings, or NULL */
-	const char *mark; /* unique: what its processes are found by when it is killed */
-	bool forkable;	  /* by shell_fork(), later */
+	const char *cwd;	      /* absolute, or NULL */
+	json_t *envs;		      /* object of strings, or NULL */
+	const char *mark;	      /* unique: what its processes are found by when it is killed */
+	bool forkable;		      /* by shell_fork(), later */
+	struct room *room;	      /* where it lives; NULL: in the container */
+	const struct env_filter *env; /* what it sees of the agent's environment; NULL: all */
 	const struct shell_events *events;
 	void *owner;
 };

@@ -149,12 +149,20 @@ static int table_read(int proc, struct table *known, struct table *ret)
 	return 0;
 }
 
-static bool is_root(int proc, const struct process *p, pid_t leader, bool leader_lives, const char *mark)
+/* Orphans come to us, or to the init of a PID namespace, which is a child of ours. */
+static bool may_be_orphan(struct table *t, const struct process *p)
+{
+	const struct process *parent = p->ppid == getpid() ? NULL : table_find(t, p->ppid);
+	return p->ppid == getpid() || (parent && parent->ppid == getpid());
+}
+
+static bool is_root(int proc, struct table *t, const struct process *p, pid_t leader, bool leader_lives,
+		    const char *mark)
 {
 	bool related = p->pid == leader || p->pgrp == leader || p->session == leader;
 	if (related && leader_lives)
 		return true;
-	return (related || p->ppid == getpid()) && is_marked(proc, p->pid, mark);
+	return (related || may_be_orphan(t, p)) && is_marked(proc, p->pid, mark);
 }
 
 static void table_mark_members(int proc, struct table *t, pid_t leader, bool leader_lives, const char *mark)
@@ -162,7 +170,7 @@ static void table_mark_members(int proc, struct table *t, pid_t leader, bool lea
 	bool more = true;
 	for (size_t i = 0; i < t->n; i++)
 		if (!t->list[i].member)
-			t->list[i].member = is_root(proc, &t->list[i], leader, leader_lives, mark);
+			t->list[i].member = is_root(proc, t, &t->list[i], leader, leader_lives, mark);
 	while (more) {
 		more = false;
 		for (size_t i = 0; i < t->n; i++) {

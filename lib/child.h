@@ -33,7 +33,8 @@ typedef void child_exit_fn(struct child *c, int wstatus, const struct rusage *us
 
 /*
  * Somebody else may be the one who starts a process and waits for it (the init of
- * a PID namespace): then its host says when it has started and ended, and child_*() below work on it all the same.
+ * a PID namespace): then its host says when it has started and ended, and child_*() below work on it all the
+ * same.
  */
 struct child_host {
 	/* No on_exit any more. */
@@ -45,8 +46,8 @@ struct child_host {
 struct child {
 	struct list link; /* the reaper's, or the host's */
 	child_exit_fn *on_exit;
-	pid_t pid; /* 0 when not running, or not yet */
-	int pidfd; /* owned; -EBADF when not running, or when the kernel has none */
+	pid_t pid;		       /* 0 when not running, or not yet */
+	int pidfd;		       /* owned; -EBADF when not running, or when the kernel has none */
 	const struct child_host *host; /* NULL: the reaper waits for it */
 	uint64_t tag;		       /* the host's */
 };

@@ -31,6 +31,17 @@ http_handler_fn command_post, command_delete, command_status_get, command_logs_g
 http_handler_fn command_list_get, command_output_get;
 /* command_io.c */
 http_handler_fn command_stdin_post, command_stdin_delete, command_signal_post;
+/*
+ * command.c, for whatever else shows a run: its output from ?cursor= on, the next cursor in a header;
+ * the reference's words for an end that is not exit code 0, empty when there is nothing to say.
+ */
+struct run_end;
+int logs_reply(struct http_req *req, struct run *run, const char *header, struct err *err);
+void run_end_message(const struct run_end *end, char *out, size_t size);
+/* isolated.c, isolated_run.c */
+http_handler_fn isolated_post, isolated_get_one, isolated_delete_one, isolated_list_get,
+	isolated_capabilities_get;
+http_handler_fn isolated_run_post, isolated_run_status_get, isolated_run_logs_get;
 /* batch.c */
 http_handler_fn batch_post;
 /* stream.c */

@@ -103,7 +103,7 @@ int command_delete(struct http_req *req, struct err *err)
 /* ---- GET /command/status/{id} ------------------------------------------- */
 
 /* The reference's words for an end that is not exit code 0; empty when there is nothing to say. */
-static void end_message(const struct run_end *end, char *out, size_t size)
+void run_end_message(const struct run_end *end, char *out, size_t size)
 {
 	const char *signal = end->signo ? sigdescr_np(end->signo) : NULL;
 	out[0] = '\0';
@@ -149,7 +149,7 @@ static void put_status(struct jw *w, const struct run *run, size_t content_max)
 		jw_raw(w, run->limits, strlen(run->limits));
 	}
 	if (run->state == RUN_ENDED) {
-		end_message(&run->end, message, sizeof(message));
+		run_end_message(&run->end, message, sizeof(message));
 		jw_kint(w, "exit_code", run->end.exit_code);
 		if (message[0])
 			jw_kstr(w, "error", message);
@@ -281,15 +281,35 @@ static void logs_stop(struct http_source *src, bool complete)
 }
 
 /* A cursor is an offset in the log, as in a file; what it answers is the cursor to ask with next. */
-static int logs_headers(struct http_req *req, const struct logs *l, uint64_t asked)
+static int logs_headers(struct http_req *req, const char *header, const struct logs *l, uint64_t asked)
 {
 	char text[24];
 	(void)snprintf(text, sizeof(text), "%" PRIu64, l->end);
-	int r = http_add_header(req, CURSOR_HEADER, text);
+	int r = http_add_header(req, header, text);
 	if (r < 0 || l->offset <= asked)
 		return r;
 	(void)snprintf(text, sizeof(text), "%" PRIu64, l->offset);
 	return http_add_header(req, HEAD_HEADER, text);
+}
+
+int logs_reply(struct http_req *req, struct run *run, const char *header, struct err *err)
+{
+	uint64_t asked = 0;
+	if (query_number(req, "cursor", 0, UINT64_MAX, &asked, err) < 0)
+		return -EINVAL;
+	struct logs *l = calloc(1, sizeof(*l));
+	if (!l)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "logs of '%s'", run->id);
+	l->source = (struct http_source){.proceed = logs_proceed, .stop = logs_stop};
+	l->end = output_end(run->output);
+	l->offset = MIN(MAX(asked, output_begin(run->output)), l->end);
+	if (logs_headers(req, header, l, MIN(asked, l->end)) < 0) {
+		free(l);
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "logs of '%s'", run->id);
+	}
+	l->output = output_ref(run->output);
+	http_reply_source(req, 200, "text/plain; charset=utf-8", -1, &l->source);
+	return 0;
 }
 
 int command_logs_get(struct http_req *req, struct err *err)
@@ -297,24 +317,7 @@ int command_logs_get(struct http_req *req, struct err *err)
 	const struct execd *execd = http_app(req);
 	const char *id = http_param(req, "id");
 	struct run *run = runs_get(execd->runs, id);
-	uint64_t asked = 0;
-	if (!run)
-		return not_found(err, id);
-	if (query_number(req, "cursor", 0, UINT64_MAX, &asked, err) < 0)
-		return -EINVAL;
-	struct logs *l = calloc(1, sizeof(*l));
-	if (!l)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "logs of '%s'", id);
-	l->source = (struct http_source){.proceed = logs_proceed, .stop = logs_stop};
-	l->end = output_end(run->output);
-	l->offset = MIN(MAX(asked, output_begin(run->output)), l->end);
-	if (logs_headers(req, l, MIN(asked, l->end)) < 0) {
-		free(l);
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "logs of '%s'", id);
-	}
-	l->output = output_ref(run->output);
-	http_reply_source(req, 200, "text/plain; charset=utf-8", -1, &l->source);
-	return 0;
+	return run ? logs_reply(req, run, CURSOR_HEADER, err) : not_found(err, id);
 }
 
 /* ---- GET /command/{id}/output ---------------------------------------------- */

@@ -65,6 +65,15 @@ const struct http_route execd_routes[] = {
 	{"DELETE", "/pty/{id}", pty_delete_one, HTTP_BODY_NONE, false},
 	{"GET", "/pty/{id}/ws", pty_ws_get, HTTP_BODY_NONE, false},
 
+	{"GET", "/v1/isolated/capabilities", isolated_capabilities_get, HTTP_BODY_NONE, false},
+	{"GET", "/v1/isolated/sessions", isolated_list_get, HTTP_BODY_NONE, false},
+	{"POST", "/v1/isolated/session", isolated_post, HTTP_BODY_JSON, false},
+	{"GET", "/v1/isolated/session/{id}", isolated_get_one, HTTP_BODY_NONE, false},
+	{"DELETE", "/v1/isolated/session/{id}", isolated_delete_one, HTTP_BODY_NONE, false},
+	{"POST", "/v1/isolated/session/{id}/run", isolated_run_post, HTTP_BODY_JSON, false},
+	{"GET", "/v1/isolated/session/{id}/runs/{run}", isolated_run_status_get, HTTP_BODY_NONE, false},
+	{"GET", "/v1/isolated/session/{id}/runs/{run}/logs", isolated_run_logs_get, HTTP_BODY_NONE, false},
+
 	{"*", "/proxy/{port}", proxy_any, HTTP_BODY_STREAM, false},
 	{"*", "/proxy/{port}/*", proxy_any, HTTP_BODY_STREAM, false},
 

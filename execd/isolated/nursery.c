@@ -93,7 +93,8 @@ static int plan_cut(const char *message, size_t n, struct plan *ret)
 	if (n < sizeof(*head))
 		return -EBADMSG;
 	size_t steps = (size_t)head->steps_n * sizeof(struct view_step), confine = head->confine_n;
-	if (sizeof(*head) + steps + confine + head->text_n != n || head->text_n == 0 || message[n - 1] != '\0')
+	if (sizeof(*head) + steps + confine + head->text_n != n || head->text_n == 0 ||
+	    message[n - 1] != '\0')
 		return -EBADMSG;
 	ret->head = head;
 	ret->steps = (const void *)(message + sizeof(*head));

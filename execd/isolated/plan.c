@@ -90,8 +90,8 @@ static size_t put_binds(struct plan_out *p, struct target *targets)
 	size_t n = 0;
 	if (spec->profile == ROOM_BALANCED) {
 		targets[n].path = "/tmp";
-		targets[n++].step = (struct view_step){.kind = VIEW_PLACE,
-						       .n = put_source(p, "/tmp", VIEW_OPTIONAL)};
+		targets[n++].step =
+			(struct view_step){.kind = VIEW_PLACE, .n = put_source(p, "/tmp", VIEW_OPTIONAL)};
 	}
 	for (size_t i = 0; i < spec->binds_n; i++) {
 		const struct room_bind *b = &spec->binds[i];
@@ -154,9 +154,9 @@ static void put_own(struct plan_out *p)
 static void put_masks(struct plan_out *p)
 {
 	static const char *const always[] = {
-		"/proc/acpi",	   "/proc/kcore",	  "/proc/keys",	     "/proc/latency_stats",
-		"/proc/timer_list", "/proc/sched_debug",   "/proc/scsi",      "/proc/kallsyms",
-		"/sys/firmware",   "/sys/fs",		  "/sys/kernel/debug", "/sys/kernel/tracing",
+		"/proc/acpi",		"/proc/kcore",	     "/proc/keys",	  "/proc/latency_stats",
+		"/proc/timer_list",	"/proc/sched_debug", "/proc/scsi",	  "/proc/kallsyms",
+		"/sys/firmware",	"/sys/fs",	     "/sys/kernel/debug", "/sys/kernel/tracing",
 		"/sys/kernel/security", "/sys/kernel/config"};
 	static const char *const strict[] = {"/sys/kernel", "/sys/module"};
 	for (size_t i = 0; i < ARRAY_SIZE(always); i++)
@@ -214,10 +214,8 @@ static int finish(struct plan_out *p, struct wire_plan *head, const void *confin
 
 int plan_room(const struct room_spec *spec, const struct room_place *place, struct buf *out, struct err *err)
 {
-	struct plan_out p = {.spec = spec,
-			     .place = place,
-			     .steps = BUF_INIT(WIRE_MAX),
-			     .text = BUF_INIT(WIRE_MAX)};
+	struct plan_out p = {
+		.spec = spec, .place = place, .steps = BUF_INIT(WIRE_MAX), .text = BUF_INIT(WIRE_MAX)};
 	struct wire_plan head = {.op = WIRE_ROOM, .userns = place->userns, .tag = place->tag};
 	if (2 * spec->mounts_n + spec->binds_n + 2 > VIEW_SOURCES_MAX)
 		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", E2BIG,
@@ -259,11 +257,16 @@ int plan_remount(const struct room_mount *mount, size_t index, unsigned top, boo
 
 /* ---- words ---------------------------------------------------------------------------- */
 
-static const char *const verbs[] = {
-	[VIEW_SOURCE] = "open", [VIEW_CELLAR] = "mount a tmpfs for overlays", [VIEW_STACK] = "put the layers of an overlay in place",
-	[VIEW_SEAL] = "make the container's files read-only", [VIEW_TMPFS] = "mount a tmpfs at",
-	[VIEW_DEV] = "make a /dev", [VIEW_PROC] = "mount a /proc", [VIEW_MASK] = "hide",
-	[VIEW_PLACE] = "mount", [VIEW_OVERLAY] = "mount an overlay at"};
+static const char *const verbs[] = {[VIEW_SOURCE] = "open",
+				    [VIEW_CELLAR] = "mount a tmpfs for overlays",
+				    [VIEW_STACK] = "put the layers of an overlay in place",
+				    [VIEW_SEAL] = "make the container's files read-only",
+				    [VIEW_TMPFS] = "mount a tmpfs at",
+				    [VIEW_DEV] = "make a /dev",
+				    [VIEW_PROC] = "mount a /proc",
+				    [VIEW_MASK] = "hide",
+				    [VIEW_PLACE] = "mount",
+				    [VIEW_OVERLAY] = "mount an overlay at"};
 
 const char *plan_step_text(const struct buf *plan, uint32_t i, char *out, size_t size)
 {

@@ -10,9 +10,9 @@
 /* What room.c has found out and made beside the spec. */
 struct room_place {
 	uint64_t tag;
-	const char *name;		   /* of the host in it */
-	const char *hidden;		   /* where all rooms have their stacks, or NULL */
-	char *const *stacks;		   /* by workspace; NULL: a tmpfs */
+	const char *name;    /* of the host in it */
+	const char *hidden;  /* where all rooms have their stacks, or NULL */
+	char *const *stacks; /* by workspace; NULL: a tmpfs */
 	enum wire_userns userns;
 	uid_t uid;
 	gid_t gid;
@@ -25,5 +25,6 @@ int plan_room(const struct room_spec *spec, const struct room_place *place, stru
 /* That of a remount. */
 int plan_remount(const struct room_mount *mount, size_t index, unsigned top, bool userns, uint64_t tag,
 		 struct buf *out);
-/* Words for step i of a plan, from its own text: "workspace '/x': mount the overlay". In out, which is returned. */
+/* Words for step i of a plan, from its own text: "workspace '/x': mount the overlay". In out, which is
+ * returned. */
 const char *plan_step_text(const struct buf *plan, uint32_t i, char *out, size_t size);

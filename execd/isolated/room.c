@@ -43,9 +43,10 @@
 #include "lib/fs.h"
 #include "lib/random.h"
 
-#define ROOM_ID_LEN 12
+#define ROOM_ID_LEN   12
 #define EVENTS_A_TURN 64
-#define KILL_AT_START ((uint64_t)1 << 63) /* in a tag: it is not wanted any more */
+#define TAG_BITS      56 /* of a tag; above: the signal that it gets at its start */
+#define TAG_MASK      (((uint64_t)1 << TAG_BITS) - 1)
 
 enum state { STARTING, READY, ENDED };
 
@@ -68,6 +69,9 @@ struct room {
 	bool userns;
 	struct limits_hold *limits;
 	struct buf plan; /* until it is ready, for words */
+	uint64_t clear_tag;
+	void (*cleared)(void *arg); /* asked for and not yet told */
+	void *clear_arg;
 	struct room_events events;
 	void *arg;
 	struct err err; /* why it came to nothing, once known */
@@ -142,9 +146,10 @@ struct room_mount *room_mounts(struct room *room, size_t *ret_n)
 	return room->mounts;
 }
 
-void room_forget(struct room *room)
+void room_set_events(struct room *room, const struct room_events *events, void *arg)
 {
-	room->events = (struct room_events){0};
+	room->events = events ? *events : (struct room_events){0};
+	room->arg = arg;
 }
 
 /* ---- messages ------------------------------------------------------------------ */
@@ -206,9 +211,11 @@ static const char *need(const struct room *room, int errnum)
 {
 	if (errnum != EPERM && errnum != EACCES)
 		return "";
-	return room->userns ? " (user namespaces are not allowed here, or something over the agent, such as AppArmor or "
+	return room->userns ? " (user namespaces are not allowed here, or something over the agent, such as "
+			      "AppArmor or "
 			      "a seccomp filter, forbids it)"
-			    : " (the agent needs CAP_SYS_ADMIN for it, and no seccomp filter or AppArmor profile over it that forbids it)";
+			    : " (the agent needs CAP_SYS_ADMIN for it, and no seccomp filter or AppArmor "
+			      "profile over it that forbids it)";
 }
 
 static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, int errnum)
@@ -233,11 +240,11 @@ static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, 
 		what = plan_step_text(&room->plan, step, text, sizeof(text));
 	bool denied = errnum == EPERM || errnum == EACCES || errnum == ENOSYS;
 	(void)err_set(&room->err,
-		      denied		   ? ERR_NOT_SUPPORTED
-		      : errnum == ENOENT   ? ERR_INVALID
-		      : errnum == ENOSPC   ? ERR_UNAVAILABLE
-		      : errnum == EAGAIN   ? ERR_UNAVAILABLE
-					   : ERR_INTERNAL,
+		      denied		 ? ERR_NOT_SUPPORTED
+		      : errnum == ENOENT ? ERR_INVALID
+		      : errnum == ENOSPC ? ERR_UNAVAILABLE
+		      : errnum == EAGAIN ? ERR_UNAVAILABLE
+					 : ERR_INTERNAL,
 		      denied		 ? "NOT_SUPPORTED"
 		      : errnum == ENOENT ? "INVALID_REQUEST_BODY"
 					 : "RUNTIME_ERROR",
@@ -254,12 +261,12 @@ static void hosted_forget(struct child *c)
 	c->host = NULL;
 }
 
-/* Before its start the room is told nothing: it is ended at the start. */
+/* It is the leader of its group, and alone in it when it starts. */
 static int hosted_kill(struct child *c, int signo, bool group)
 {
 	(void)group;
-	(void)signo;
-	c->tag |= KILL_AT_START;
+	if (c->tag >> TAG_BITS != SIGKILL)
+		c->tag = (c->tag & TAG_MASK) | (uint64_t)signo << TAG_BITS;
 	return 0;
 }
 
@@ -275,7 +282,7 @@ static struct child *find_child(struct room *room, uint64_t tag)
 {
 	list_foreach_safe (node, &room->children) {
 		struct child *c = list_entry(node, struct child, link);
-		if ((c->tag & ~KILL_AT_START) == tag)
+		if ((c->tag & TAG_MASK) == tag)
 			return c;
 	}
 	return NULL;
@@ -307,8 +314,9 @@ static void hosted_started(struct room *room, uint64_t tag, int pidfd)
 	}
 	c->pidfd = pidfd;
 	c->pid = pid_of(pidfd);
-	if (c->tag & KILL_AT_START)
-		(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+	if (c->tag >> TAG_BITS)
+		(void)syscall(SYS_pidfd_send_signal, pidfd, (int)(c->tag >> TAG_BITS), NULL, 0);
+	c->tag &= TAG_MASK;
 }
 
 static size_t envp_count(char *const *envp)
@@ -395,6 +403,15 @@ static void end_children(struct room *room)
 		hosted_ended(list_entry(room->children.next, struct child, link), SIGKILL, &none);
 }
 
+static void room_cleared(struct room *room, uint64_t tag)
+{
+	if (room->clear_tag != tag || !room->cleared)
+		return;
+	void (*fn)(void *arg) = room->cleared;
+	room->cleared = NULL;
+	fn(room->clear_arg);
+}
+
 static void room_end(struct room *room)
 {
 	struct room_events events = room->events;
@@ -406,6 +423,7 @@ static void room_end(struct room *room)
 	loop_io_del(&room->io);
 	fd_close(&room->socket);
 	end_children(room);
+	room_cleared(room, room->clear_tag);
 	fail_stage(room, WIRE_STAGE_NONE, 0, ECHILD);
 	if (was_ready && events.ended)
 		events.ended(room->arg);
@@ -448,6 +466,24 @@ static void room_ready(struct room *room, const int *fds, size_t fds_n)
 		room->events.ready(room->arg, 0, NULL);
 }
 
+int room_clear(struct room *room, void (*done)(void *arg), void *arg, struct err *err)
+{
+	struct wire_spawn head = {.tag = ++room->rooms->tags, .clear = 1};
+	struct iovec iov = {&head, sizeof(head)};
+	if (room->state != READY || room->killed)
+		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
+	if (room->cleared)
+		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY,
+			       "the isolated session is being cleared");
+	int r = message_send(room->socket, &iov, 1, NULL, 0);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "clear the isolated session");
+	room->clear_tag = head.tag;
+	room->cleared = done;
+	room->clear_arg = arg;
+	return 0;
+}
+
 /* One event; false when there is none now, or no more at all. */
 static bool room_receive(struct room *room)
 {
@@ -470,6 +506,9 @@ static bool room_receive(struct room *room)
 		case WIRE_STARTED:
 			hosted_started(room, e.tag, first);
 			fds[0] = -EBADF;
+			break;
+		case WIRE_CLEARED:
+			room_cleared(room, e.tag);
 			break;
 		case WIRE_EXITED:
 			c = find_child(room, e.tag);
@@ -719,7 +758,8 @@ static int find_userns(const struct room_spec *spec, enum wire_userns *ret, stru
 	bool admin = room_has_capability(CAP_SYS_ADMIN);
 	if (spec->ids == ROOM_IDS_REAL && !admin)
 		return err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", EPERM,
-			       "uid_mode: 'setpriv' needs CAP_SYS_ADMIN, which the agent does not have; use 'userns'");
+			       "uid_mode: 'setpriv' needs CAP_SYS_ADMIN, which the agent does not have; use "
+			       "'userns'");
 	if (spec->ids == ROOM_IDS_REAL || (spec->ids == ROOM_IDS_ANY && admin))
 		*ret = WIRE_USERNS_NONE;
 	else if (room_has_capability(CAP_SETUID) && room_has_capability(CAP_SETGID))
@@ -779,7 +819,8 @@ static int room_order(struct room *room, const struct room_spec *spec, struct er
 	r = find_ids(spec, &place, &accounts, &groups, err);
 	accounts_free(accounts);
 	if (r >= 0)
-		r = stacks_make(&room->stacks, room->rooms->root, room->id, room->mounts, room->mounts_n, err);
+		r = stacks_make(&room->stacks, room->rooms->root, room->id, room->mounts, room->mounts_n,
+				err);
 	if (r >= 0)
 		r = room_limits(room, spec, place.uid, err);
 	own.mounts = room->mounts;
@@ -847,7 +888,8 @@ int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *do
 	struct order *o = calloc(1, sizeof(*o));
 	if (!o)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "mount an overlay");
-	*o = (struct order){.tag = ++rooms->tags, .room = room, .index = index, .top = top, .done = done, .arg = arg};
+	*o = (struct order){
+		.tag = ++rooms->tags, .room = room, .index = index, .top = top, .done = done, .arg = arg};
 	list_init(&o->link);
 	const int fds[] = {room->init.pidfd, room->cellar_fd};
 	int r = plan_remount(&room->mounts[index], index, top, room->userns, o->tag, &message);
@@ -878,6 +920,12 @@ int rooms_new(struct execd *execd, struct rooms **ret)
 	return 0;
 }
 
+const char *rooms_persist_problem(struct rooms *rooms)
+{
+	int r = stack_root_open(rooms->execd, &rooms->root, NULL);
+	return r < 0 ? "out of memory" : stack_root_problem(rooms->root);
+}
+
 void rooms_free(struct rooms *rooms)
 {
 	if (!rooms)
@@ -885,7 +933,6 @@ void rooms_free(struct rooms *rooms)
 	nursery_lost(rooms);
 	list_foreach_safe (node, &rooms->all) {
 		struct room *room = list_entry(node, struct room, link);
-		room_forget(room);
 		room_kill(room);
 		child_forget(&room->init);
 		room_end(room);

@@ -85,9 +85,9 @@ struct room_spec {
 	size_t binds_n;
 	const char *const *hide; /* paths that are empty in the room */
 	size_t hide_n;
-	uint64_t tmp_max;	      /* bytes of /tmp; 0: ROOM_TMP_MAX */
-	const struct limits *limits;  /* of the room as a whole, or NULL */
-	struct confine *confine;      /* NULL: the profile's own */
+	uint64_t tmp_max;	     /* bytes of /tmp; 0: ROOM_TMP_MAX */
+	const struct limits *limits; /* of the room as a whole, or NULL */
+	struct confine *confine;     /* NULL: the profile's own */
 };
 
 #define ROOM_TMP_MAX ((uint64_t)1 << 30)
@@ -104,6 +104,8 @@ bool room_has_capability(int capability);
 
 /* Lives as long as the agent; costs nothing until the first room. */
 int rooms_new(struct execd *execd, struct rooms **ret);
+/* NULL, or why layers cannot be kept on disk. */
+const char *rooms_persist_problem(struct rooms *rooms);
 /* Kills every room and removes what is on disk. */
 void rooms_free(struct rooms *rooms);
 
@@ -113,8 +115,8 @@ void rooms_free(struct rooms *rooms);
  */
 int room_new(struct rooms *rooms, const struct room_spec *spec, const struct room_events *events, void *arg,
 	     struct room **ret, struct err *err);
-/* No events from here on. */
-void room_forget(struct room *room);
+/* Others from here on; NULL: none. */
+void room_set_events(struct room *room, const struct room_events *events, void *arg);
 
 const char *room_id(const struct room *room);
 bool room_is_ready(const struct room *room);
@@ -130,6 +132,8 @@ struct room *room_ref(struct room *room);
 void room_unref(struct room *room);
 /* Kills everything in it at once. */
 void room_kill(struct room *room);
+/* Kills everything in it but the init; done(arg) runs once that is so, or the room has ended. */
+int room_clear(struct room *room, void (*done)(void *arg), void *arg, struct err *err);
 
 /*
  * Replaces the mount of workspace `index` by one whose newest layer is `top`

@@ -109,10 +109,11 @@ static void check_filesystem(struct stack_root *root)
 {
 	struct statfs st;
 	if (fstatfs(root->lock_fd, &st) == 0 && st.f_type == OVERLAYFS_MAGIC)
-		(void)snprintf(root->problem, sizeof(root->problem),
-			       "'%.128s' is itself on an overlay: mount a volume there (or name another place "
-			       "with --isolation-upper-root)",
-			       root->parent);
+		(void)snprintf(
+			root->problem, sizeof(root->problem),
+			"'%.128s' is itself on an overlay: mount a volume there (or name another place "
+			"with --isolation-upper-root)",
+			root->parent);
 }
 
 int stack_root_open(struct execd *execd, struct stack_root **ret, struct err *err)
@@ -131,7 +132,8 @@ int stack_root_open(struct execd *execd, struct stack_root **ret, struct err *er
 		r = make_own(root, own);
 	if (r < 0) {
 		(void)snprintf(root->problem, sizeof(root->problem), "'%.128s' cannot be used: %s",
-			       execd->isolation_root ? execd->isolation_root : STACK_ROOT_DEFAULT, strerror(-r));
+			       execd->isolation_root ? execd->isolation_root : STACK_ROOT_DEFAULT,
+			       strerror(-r));
 		log_info("layers of isolated sessions are kept in memory: %s", root->problem);
 	} else {
 		check_filesystem(root);
@@ -189,8 +191,8 @@ static int make_stack(struct stacks *s, size_t i, const struct room_mount *m)
 	return 0;
 }
 
-int stacks_make(struct stacks *s, struct stack_root *root, const char *id, struct room_mount *mounts, size_t n,
-		struct err *err)
+int stacks_make(struct stacks *s, struct stack_root *root, const char *id, struct room_mount *mounts,
+		size_t n, struct err *err)
 {
 	int r = 0;
 	s->root = root;

@@ -15,7 +15,8 @@
 
 struct stack_root;
 
-/* Once; *ret stays when it is there. Without a place on disk that overlayfs takes it is there all the same. */
+/* Once; *ret stays when it is there. Without a place on disk that overlayfs takes it is there all the same.
+ */
 int stack_root_open(struct execd *execd, struct stack_root **ret, struct err *err);
 /* Removes everything in it. NULL is fine. */
 void stack_root_close(struct stack_root *root);
@@ -26,12 +27,12 @@ const char *stack_root_problem(const struct stack_root *root);
 
 struct stacks {
 	struct stack_root *root;
-	char *dir;			/* of the room; NULL: none on disk */
-	char *paths[ROOM_MOUNTS_MAX];	/* by workspace; NULL: not on disk */
+	char *dir;		      /* of the room; NULL: none on disk */
+	char *paths[ROOM_MOUNTS_MAX]; /* by workspace; NULL: not on disk */
 };
 
 /* For the overlays with persist among mounts; sets persist to what has become of it. */
-int stacks_make(struct stacks *s, struct stack_root *root, const char *id, struct room_mount *mounts, size_t n,
-		struct err *err);
+int stacks_make(struct stacks *s, struct stack_root *root, const char *id, struct room_mount *mounts,
+		size_t n, struct err *err);
 /* Removes them, later. */
 void stacks_done(struct stacks *s);

@@ -31,15 +31,18 @@
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000
 #endif
-#define TREE_CLONE	 (OPEN_TREE_CLONE | O_CLOEXEC)
-#define PLACE_MAX	 4096
-#define OPTIONS_MAX	 4000 /* mount(2) takes a page */
-#define CELLAR		 "/proc"
-#define SHM_OPTIONS	 "mode=1777,size=268435456,nr_inodes=65536"
-#define HARD		 (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+#define TREE_CLONE  (OPEN_TREE_CLONE | O_CLOEXEC)
+#define PLACE_MAX   4096
+#define OPTIONS_MAX 4000 /* mount(2) takes a page */
+#define CELLAR	    "/proc"
+#define SHM_OPTIONS "mode=1777,size=268435456,nr_inodes=65536"
+#define HARD	    (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+
+static const char *const devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
 
 struct view {
 	const struct plan *plan;
+	int devices[ARRAY_SIZE(devices)];
 	int cellar;
 	int sources[VIEW_SOURCES_MAX];
 	const char *empty; /* a place that is masked already */
@@ -162,7 +165,8 @@ static int build_stack(struct view *v, const struct view_step *step)
 	if (r < 0)
 		return r;
 	if (step->size)
-		(void)snprintf(options, sizeof(options), "mode=0700,size=%llu", (unsigned long long)step->size);
+		(void)snprintf(options, sizeof(options), "mode=0700,size=%llu",
+			       (unsigned long long)step->size);
 	r = mount_tmpfs(stack, step->size ? options : "mode=0700", 0);
 	return r < 0 ? r : first_layer(stack, lower);
 }
@@ -202,30 +206,34 @@ int view_remount(int cellar, const struct view_step *step, const char *text)
 
 /* ---- what a room has of its own ---------------------------------------------- */
 
-static int build_dev(void)
+/* Before the seal, which lets no device through. */
+static void open_devices(struct view *v)
 {
-	static const char *const nodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
+	char path[32];
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+		(void)snprintf(path, sizeof(path), "/dev/%s", devices[i]);
+		if (clone_tree(path, false, &v->devices[i]) >= 0)
+			(void)set_attr(v->devices[i], "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0,
+				       MS_PRIVATE);
+	}
+}
+
+static int build_dev(struct view *v)
+{
 	static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
 					       {"/proc/self/fd/0", "/dev/stdin"},
 					       {"/proc/self/fd/1", "/dev/stdout"},
 					       {"/proc/self/fd/2", "/dev/stderr"},
 					       {"pts/ptmx", "/dev/ptmx"}};
-	int trees[ARRAY_SIZE(nodes)], r = 0;
+	int r = 0;
 	char path[32];
-	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
-		trees[i] = -EBADF;
-		(void)snprintf(path, sizeof(path), "/dev/%s", nodes[i]);
-		if (clone_tree(path, false, &trees[i]) >= 0)
-			(void)set_attr(trees[i], "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0,
-				       MS_PRIVATE);
-	}
 	if (mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=65536,nr_inodes=64") < 0)
 		r = -errno;
-	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
-		(void)snprintf(path, sizeof(path), "/dev/%s", nodes[i]);
-		if (r >= 0 && trees[i] >= 0)
-			r = place(trees[i], path);
-		fd_close(&trees[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+		(void)snprintf(path, sizeof(path), "/dev/%s", devices[i]);
+		if (r >= 0 && v->devices[i] >= 0)
+			r = place(v->devices[i], path);
+		fd_close(&v->devices[i]);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(links) && r >= 0; i++)
 		r = symlink(links[i][0], links[i][1]) < 0 ? -errno : 0;
@@ -256,7 +264,8 @@ static int build_proc(bool readonly)
 		if (r == -ENOENT)
 			continue;
 		if (r >= 0)
-			r = set_attr(tree, "", AT_EMPTY_PATH, HARD | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC, 0, 0);
+			r = set_attr(tree, "", AT_EMPTY_PATH, HARD | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC, 0,
+				     0);
 		if (r >= 0)
 			r = attach(tree, AT_FDCWD, frozen[i]);
 		if (r < 0)
@@ -280,8 +289,9 @@ static int mask(struct view *v, const char *path)
 	return r < 0 ? r : attach(tree, AT_FDCWD, path);
 }
 
-static int seal(void)
+static int seal(struct view *v)
 {
+	open_devices(v);
 	return set_attr(AT_FDCWD, "/", AT_RECURSIVE, HARD | MOUNT_ATTR_RDONLY, 0, MS_PRIVATE);
 }
 
@@ -297,7 +307,8 @@ static int open_source(struct view *v, const struct view_step *step)
 	if (r < 0)
 		return r == -ENOENT && step->flags & VIEW_OPTIONAL ? 0 : r;
 	uint64_t set = HARD | (step->flags & VIEW_READONLY ? MOUNT_ATTR_RDONLY : 0);
-	return set_attr(v->sources[step->n], "", AT_EMPTY_PATH | (alone ? 0 : AT_RECURSIVE), set, 0, MS_PRIVATE);
+	return set_attr(v->sources[step->n], "", AT_EMPTY_PATH | (alone ? 0 : AT_RECURSIVE), set, 0,
+			MS_PRIVATE);
 }
 
 static int place_source(struct view *v, const struct view_step *step)
@@ -322,11 +333,11 @@ static int do_step(struct view *v, const struct view_step *step)
 	case VIEW_SOURCE:
 		return open_source(v, step);
 	case VIEW_SEAL:
-		return seal();
+		return seal(v);
 	case VIEW_TMPFS:
 		return mount_tmpfs(a, text + step->b, 0);
 	case VIEW_DEV:
-		return build_dev();
+		return build_dev(v);
 	case VIEW_PROC:
 		return build_proc(step->flags & VIEW_READONLY);
 	case VIEW_MASK:
@@ -345,6 +356,8 @@ int view_build(const struct plan *plan, int *ret_cellar, uint32_t *ret_step)
 	int r = set_attr(AT_FDCWD, "/", AT_RECURSIVE, 0, 0, MS_PRIVATE);
 	for (size_t i = 0; i < VIEW_SOURCES_MAX; i++)
 		v.sources[i] = -EBADF;
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+		v.devices[i] = -EBADF;
 	for (uint32_t i = 0; i < plan->head->steps_n && r >= 0; i++) {
 		*ret_step = i;
 		r = do_step(&v, &plan->steps[i]);

@@ -35,13 +35,13 @@
 #include "execd/isolated/warden.h"
 #include "lib/util.h"
 
-#define CAPABILITIES_N	  64 /* more than there are */
-#define FDS_ABOVE	  128 /* where descriptors wait for their place: above any number they may get */
-#define CHILD_STACK	  65536
-#define CHILDREN_MAX	  4096
-#define PATH_DEFAULT	  "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define CANNOT_EXEC	  126
-#define NOT_FOUND	  127
+#define CAPABILITIES_N 64  /* more than there are */
+#define FDS_ABOVE      128 /* where descriptors wait for their place: above any number they may get */
+#define CHILD_STACK    65536
+#define CHILDREN_MAX   4096
+#define PATH_DEFAULT   "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define CANNOT_EXEC    126
+#define NOT_FOUND      127
 
 struct warden {
 	int socket, signals;
@@ -51,6 +51,7 @@ struct warden {
 		uint64_t tag;
 	} children[CHILDREN_MAX];
 	size_t children_n; /* slots that may be in use */
+	uint64_t clearing; /* the tag of who waits for us to be alone; 0: nobody */
 };
 
 static void tell(int socket, const struct wire_event *e, const int *fds, size_t fds_n)
@@ -312,37 +313,27 @@ static void start_text(struct warden *w, const struct wire_spawn *head, char *te
 	free(s.envp);
 }
 
-static void on_request(struct warden *w)
-{
-	static _Alignas(8) char message[WIRE_MAX];
-	int fds[WIRE_FDS_MAX];
-	size_t fds_n;
-	long n = wire_receive(w->socket, message, sizeof(message), fds, &fds_n);
-	const struct wire_spawn *head = (const void *)message;
-	if (n < (long)sizeof(*head) || fds_n != head->fds_n + (head->outside ? 1U : 0U))
-		_exit(0); /* the agent has closed its end */
-	if (head->outside) {
-		char *text = mmap(NULL, head->text_n, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[0], 0);
-		if (text == MAP_FAILED)
-			_exit(1);
-		start_text(w, head, text, fds + 1);
-		(void)munmap(text, head->text_n);
-	} else if ((size_t)n == sizeof(*head) + head->text_n) {
-		start_text(w, head, message + sizeof(*head), fds);
-	}
-	for (size_t i = 0; i < fds_n; i++)
-		(void)close(fds[i]);
-}
-
 /* ---- ends ---------------------------------------------------------------------- */
 
+static void cleared(struct warden *w)
+{
+	const struct wire_event e = {.kind = WIRE_CLEARED, .tag = w->clearing};
+	w->clearing = 0;
+	tell(w->socket, &e, NULL, 0);
+}
+
+/* Each round kills what the one before has left; their ends are what starts the next. */
 static void on_ended(struct warden *w)
 {
 	struct signalfd_siginfo info;
 	(void)!read(w->signals, &info, sizeof(info));
+	if (w->clearing)
+		(void)kill(-1, SIGKILL);
 	for (;;) {
 		struct wire_event e = {.kind = WIRE_EXITED};
 		pid_t pid = wait4(-1, &e.wstatus, WNOHANG, &e.usage);
+		if (pid < 0 && w->clearing)
+			cleared(w);
 		if (pid <= 0)
 			return;
 		for (size_t i = 0; i < w->children_n; i++) {
@@ -356,6 +347,34 @@ static void on_ended(struct warden *w)
 			w->children_n--;
 	}
 }
+
+static void on_request(struct warden *w)
+{
+	static _Alignas(8) char message[WIRE_MAX];
+	int fds[WIRE_FDS_MAX];
+	size_t fds_n;
+	long n = wire_receive(w->socket, message, sizeof(message), fds, &fds_n);
+	const struct wire_spawn *head = (const void *)message;
+	if (n < (long)sizeof(*head) || fds_n != head->fds_n + (head->outside ? 1U : 0U))
+		_exit(0); /* the agent has closed its end */
+	if (head->clear) {
+		w->clearing = head->tag;
+		(void)kill(-1, SIGKILL);
+		on_ended(w);
+	} else if (head->outside) {
+		char *text = mmap(NULL, head->text_n, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[0], 0);
+		if (text == MAP_FAILED)
+			_exit(1);
+		start_text(w, head, text, fds + 1);
+		(void)munmap(text, head->text_n);
+	} else if ((size_t)n == sizeof(*head) + head->text_n) {
+		start_text(w, head, message + sizeof(*head), fds);
+	}
+	for (size_t i = 0; i < fds_n; i++)
+		(void)close(fds[i]);
+}
+
+/* ---- life ----------------------------------------------------------------------- */
 
 void warden_main(const struct plan *plan, int socket)
 {

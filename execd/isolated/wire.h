@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
-#define WIRE_FD	    3		 /* the nursery's end */
-#define WIRE_MAX    (128U * 1024) /* bytes of one message; what is longer goes through a memfd */
+#define WIRE_FD	     3		   /* the nursery's end */
+#define WIRE_MAX     (128U * 1024) /* bytes of one message; what is longer goes through a memfd */
 #define WIRE_FDS_MAX 24
 
 /* ---- agent to nursery ---------------------------------------------------- */
@@ -48,22 +48,23 @@ struct wire_plan {
 
 /* How the view of the files comes about, in this order. Sources are of the container, places of the room. */
 enum view_kind {
-	VIEW_SOURCE,	   /* a is kept as number n */
-	VIEW_CELLAR,	   /* where stacks lie, out of sight */
-	VIEW_STACK,	   /* n: of which workspace; a: the source below, b: the source of the stack, or none: a tmpfs of size */
-	VIEW_SEAL,	   /* all that the container has becomes read-only, without devices and setuid */
-	VIEW_TMPFS,	   /* a; b: options */
-	VIEW_DEV,	   /* /dev of the room's own */
-	VIEW_PROC,	   /* the room's own */
-	VIEW_MASK,	   /* a is empty; nothing happens when it is not there */
-	VIEW_PLACE,	   /* source n at a */
-	VIEW_OVERLAY,	   /* the stack of workspace n at a; size: its top */
+	VIEW_SOURCE,  /* a is kept as number n */
+	VIEW_CELLAR,  /* where stacks lie, out of sight */
+	VIEW_STACK,   /* n: of which workspace; a: the source below, b: the source of the stack, or none: a
+			 tmpfs of size */
+	VIEW_SEAL,    /* all that the container has becomes read-only, without devices and setuid */
+	VIEW_TMPFS,   /* a; b: options */
+	VIEW_DEV,     /* /dev of the room's own */
+	VIEW_PROC,    /* the room's own */
+	VIEW_MASK,    /* a is empty; nothing happens when it is not there */
+	VIEW_PLACE,   /* source n at a */
+	VIEW_OVERLAY, /* the stack of workspace n at a; size: its top */
 };
 
-#define VIEW_READONLY (1U << 0)
-#define VIEW_OPTIONAL (1U << 1) /* that the source is not there is fine */
+#define VIEW_READONLY  (1U << 0)
+#define VIEW_OPTIONAL  (1U << 1) /* that the source is not there is fine */
 #define VIEW_USERXATTR (1U << 2)
-#define VIEW_ALONE (1U << 3) /* without what is mounted below the source */
+#define VIEW_ALONE     (1U << 3) /* without what is mounted below the source */
 #define VIEW_NO_SOURCE UINT32_MAX
 
 #define VIEW_SOURCES_MAX 64
@@ -108,15 +109,17 @@ struct wire_spawn {
 	int32_t fds[16]; /* the numbers they get */
 	uint32_t text_n;
 	uint8_t outside, new_session;
+	uint8_t clear; /* nothing is started: everything is killed, and WIRE_CLEARED follows */
 };
 
 /* ---- init to agent --------------------------------------------------------- */
 
 enum wire_event_kind {
-	WIRE_READY,   /* the cellar and the stacks of the overlays in order are beside it */
+	WIRE_READY, /* the cellar and the stacks of the overlays in order are beside it */
 	WIRE_FAILED,
 	WIRE_STARTED, /* a pidfd is beside it */
 	WIRE_EXITED,
+	WIRE_CLEARED,
 };
 
 struct wire_event {
