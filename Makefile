@@ -71,17 +71,32 @@ $O/kernels.S: $(KERNELS:%=$O/%.gz) Makefile
 	done | sed '1i .section .rodata' >$@
 	@echo '.section .note.GNU-stack,"",@progbits' >>$@
 
+# Profiles of system calls: seccomp/profiles/x.json is profile_x_start .. profile_x_end.
+PROFILES := $(wildcard seccomp/profiles/*.json)
+
+$O/profiles.S: $(PROFILES) Makefile
+	@mkdir -p $(@D)
+	@for name in $(basename $(notdir $(PROFILES))); do \
+		echo ".global profile_$${name}_start, profile_$${name}_end"; \
+		echo "profile_$${name}_start: .incbin \"seccomp/profiles/$$name.json\""; \
+		echo "profile_$${name}_end:"; \
+	done | sed '1i .section .rodata.profiles,"a",@progbits' >$@
+	@echo '.section .note.GNU-stack,"",@progbits' >>$@
+
+$O/profiles.o: $O/profiles.S
+	$(Q)$(CC) -I. -c $< -o $@
+
 # The documentation is part of sandboxd.
 $O/sandboxd/api/docs.o: sandboxd/api/docs.html proto/lifecycle.yaml
 
 $O/kernels.o: $O/kernels.S
 	$(Q)$(CC) -I. -c $< -o $@
 
-$B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o
+$B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o $O/profiles.o
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -o $@
 
-$B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD))
+$B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD)) $O/profiles.o
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -o $@
 
@@ -105,7 +120,7 @@ $B/kernels/go: $(wildcard kernels/go/*.go) kernels/go/go.mod kernels/go/go.sum
 # ---- tests --------------------------------------------------------------
 
 # Everything but the mains, so that a unit test draws what it names.
-$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))) $O/kernels.o
+$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))) $O/kernels.o $O/profiles.o
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 

@@ -30,6 +30,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "execd/confinement.h"
 #include "execd/execd.h"
 #include "execd/feed.h"
 #include "execd/isolated/room.h"
@@ -52,6 +53,8 @@ struct command {
 	struct pump out, error;
 	struct feed in;
 	struct limits_hold *limits; /* NULL: none */
+	struct confine *confine;    /* NULL: none */
+	struct denials *denials;    /* NULL: nothing is told */
 	uint64_t output_budget;
 	uint64_t processes_killed;
 	struct loop_timer timeout, drain, stop;
@@ -233,6 +236,12 @@ static void close_pump(struct command *c, struct pump *p)
 	pump_close(p);
 }
 
+static void command_unconfine(struct command *c)
+{
+	confinement_let_go(c->commands->execd, TAKE_PTR(c->denials));
+	confine_unref(TAKE_PTR(c->confine));
+}
+
 static void command_end(struct command *c)
 {
 	struct commands *cs = c->commands;
@@ -247,6 +256,9 @@ static void command_end(struct command *c)
 	feed_close(&c->in);
 	child_forget(&c->child);
 	limits_hold_release(TAKE_PTR(c->limits));
+	run->denied = denials_take(c->denials);
+	run->profile = denials_profile(c->denials);
+	command_unconfine(c);
 	c->state = ENDED;
 	output_set_on_room(run->output, NULL, NULL);
 	run_ended(run, &end);
@@ -476,7 +488,8 @@ static int command_spawn(struct command *c, struct launch *l, const struct comma
 	if (spec->room)
 		r = room_spawn(spec->room, &c->child, &l->spawn, command_exited, err);
 	else
-		r = child_spawn(c->commands->execd->reaper, &c->child, &l->spawn, command_exited, err);
+		r = confined_spawn(c->commands->execd, &c->child, &l->spawn, c->confine, c->id,
+				   command_exited, &c->denials, err);
 	c->pid = r < 0 ? 0 : c->child.pid;
 	return r;
 }
@@ -502,6 +515,7 @@ static int start_failed(struct command *c, int r)
 	pump_close(&c->error);
 	feed_close(&c->in);
 	limits_hold_release(c->limits);
+	command_unconfine(c);
 	loop_timer_del(&c->timeout);
 	run_ended(c->run, &end);
 	run_unref(c->run);
@@ -546,6 +560,18 @@ static int command_bound(struct command *c, struct launch *l, const struct comma
 	return c->run->limits ? 0 : err_sys(err, "RUNTIME_ERROR", ENOMEM, "limits");
 }
 
+static int command_confine(struct command *c, const struct command_spec *spec, struct err *err)
+{
+	int r;
+	if (spec->room) /* which is confined as a whole */
+		return 0;
+	r = confinement_get(c->commands->execd->confinement, CONFINED_COMMANDS, spec->confinement,
+			    &c->confine, err);
+	if (r >= 0)
+		c->run->confinement = confinement_json(c->confine);
+	return r;
+}
+
 static int arm_timeout(struct command *c, uint64_t in_ms)
 {
 	struct loop *loop = c->commands->execd->loop;
@@ -571,6 +597,8 @@ static int command_run(struct commands *cs, const char *content, struct launch *
 	r = c->id ? launch_mark(l, c->id, err) : err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
 	if (r >= 0)
 		r = command_bound(c, l, spec, err);
+	if (r >= 0)
+		r = command_confine(c, spec, err);
 	/* Once now, so that it cannot fail when the command is there. */
 	if (r >= 0 && arm_timeout(c, timeout_ms) < 0)
 		r = err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");

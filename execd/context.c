@@ -16,6 +16,7 @@
 
 #include "execd/cell.h"
 #include "execd/command.h"
+#include "execd/confinement.h"
 #include "execd/execd.h"
 #include "execd/kernel.h"
 #include "execd/limits.h"
@@ -47,6 +48,7 @@ struct context {
 	bool evicted;	  /* it is dead because it was idle */
 	struct limits limits;
 	struct limits_hold *hold; /* NULL: none */
+	struct confine *confine;  /* NULL: none */
 	unsigned kernels;	  /* so far; tells their cgroups apart */
 };
 
@@ -129,8 +131,17 @@ static const struct run_ops context_ops = {.interrupt = context_interrupt, .curr
 static int begin_kernel(struct context *c, struct err *err);
 static void context_free(struct context *c);
 
+/* Whatever its kernel was denied while it ran is the cell's. */
+static void tell_denied(struct context *c)
+{
+	struct run *cell = cells_current(&c->cells);
+	if (cell && c->cells.kernel)
+		cell->denied = kernel_denied(c->cells.kernel);
+}
+
 static void kernel_end(struct context *c)
 {
+	tell_denied(c);
 	kernel_free(TAKE_PTR(c->cells.kernel));
 	loop_timer_del(&c->idle);
 	limits_hold_release(TAKE_PTR(c->hold));
@@ -224,6 +235,7 @@ static void on_done(void *owner, json_t *message)
 	struct context *c = owner;
 	c->state = IDLE;
 	c->backlog = output_end(c->run->output);
+	tell_denied(c);
 	cells_ended(&c->cells, message);
 	arm_idle(c);
 	kick(c);
@@ -314,6 +326,7 @@ static void fill_spec(struct context *c, struct kernel_spec *spec)
 		.language = c->language,
 		.cwd = c->cwd,
 		.mark = c->run->id,
+		.confine = c->confine,
 		.output = c->run->output,
 		.events = &context_events,
 		.owner = c,
@@ -425,6 +438,7 @@ static void context_free(struct context *c)
 		run_unref(run);
 	}
 	free(c->cwd);
+	confine_unref(c->confine);
 	free(c->epitaph);
 	free(c);
 }
@@ -453,8 +467,9 @@ static int expand_cwd(const char *given, char **ret, struct err *err)
 	return 0;
 }
 
+/* confine: a reference of its own is taken. */
 static int context_new(struct contexts *cs, const struct language *language, const char *cwd,
-		       struct context **ret, struct err *err)
+		       struct confine *confine, struct context **ret, struct err *err)
 {
 	if (cs->by_id.len >= CONTEXTS_MAX)
 		return err_set(err, ERR_LIMIT, "RUNTIME_ERROR", EAGAIN,
@@ -464,6 +479,7 @@ static int context_new(struct contexts *cs, const struct language *language, con
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "create a context");
 	c->contexts = cs;
 	c->language = language;
+	c->confine = confine_ref(confine);
 	c->state = DEAD;
 	list_init(&c->link);
 	cells_init(&c->cells, cs->execd);
@@ -477,6 +493,7 @@ static int context_new(struct contexts *cs, const struct language *language, con
 		r = run_new(cs->execd->runs, language->name, &context_ops, c, &c->run, err);
 	if (r >= 0) {
 		c->run->background = true;
+		c->run->confinement = confinement_json(c->confine);
 		output_set_on_room(c->run->output, own_room, c);
 		r = map_add(&cs->by_id, &c->node, c->run->id);
 		if (r < 0)
@@ -495,10 +512,15 @@ int context_create(struct contexts *cs, const struct context_spec *spec, struct 
 		   struct err *err)
 {
 	const struct language *language;
+	struct confine *confine = NULL;
 	struct context *c;
 	int r = find_language(spec->language, &language, err);
 	if (r >= 0)
-		r = context_new(cs, language, spec->cwd, &c, err);
+		r = confinement_get(cs->execd->confinement, CONFINED_CONTEXTS, spec->confinement, &confine,
+				    err);
+	if (r >= 0)
+		r = context_new(cs, language, spec->cwd, confine, &c, err);
+	confine_unref(confine);
 	if (r < 0)
 		return r;
 	c->limits = spec->limits;
@@ -541,7 +563,7 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	if (c->state != IDLE || c->cells.waiting_n > 0)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY,
 			       "the context cannot be forked while it is not idle");
-	r = context_new(cs, c->language, NULL, &copy, err);
+	r = context_new(cs, c->language, NULL, c->confine, &copy, err);
 	if (r < 0)
 		return r;
 	fill_spec(copy, &spec);
@@ -588,7 +610,12 @@ static int get_default(struct contexts *cs, const char *name, struct context **r
 		r = begin_kernel(c, err);
 		c->reborn = true;
 	} else if (!c) {
-		r = context_new(cs, language, NULL, &c, err);
+		struct confine *confine;
+		r = confinement_get(cs->execd->confinement, CONFINED_CONTEXTS, NULL, &confine, err);
+		if (r < 0)
+			return r;
+		r = context_new(cs, language, NULL, confine, &c, err);
+		confine_unref(confine);
 		if (r < 0)
 			return r;
 		c->is_default = true;
@@ -706,6 +733,10 @@ void context_json(const struct context *c, struct jw *w)
 		jw_raw(w, limits, strlen(limits));
 	}
 	free(limits);
+	if (c->run->confinement) {
+		jw_key(w, "confinement");
+		jw_raw(w, c->run->confinement, strlen(c->run->confinement));
+	}
 	jw_kint(w, "execution_count", c->cells.count);
 	jw_kint(w, "waiting", (int64_t)c->cells.waiting_n);
 	if (c->cells.kernel && kernel_version(c->cells.kernel))

@@ -53,6 +53,7 @@ struct context_wait {
 };
 
 struct context_spec {
+	json_t *confinement; /* as given (confinement.h), or NULL */
 	const char *language;
 	const char *cwd; /* as the client wrote it, made when it is not there; NULL: the agent's own */
 	struct limits

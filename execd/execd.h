@@ -15,6 +15,7 @@ struct ptys;
 struct contexts;
 struct metrics;
 struct isolateds;
+struct confinement;
 
 struct execd {
 	struct loop *loop;
@@ -28,7 +29,8 @@ struct execd {
 	unsigned kernel_spares;	 /* warm processes that wait for the next contexts of a language */
 	uint64_t kernel_idle_ms; /* after which a context without cells loses its kernel; 0: never */
 
-	const char *isolation_root; /* where layers of isolated sessions lie; NULL: the default */
+	const char *isolation_root;	 /* where layers of isolated sessions lie; NULL: the default */
+	struct confinement *confinement; /* profiles, and the default of each kind */
 
 	struct runs *runs;
 	struct commands *commands;

@@ -500,6 +500,11 @@ void kernel_kill(struct kernel *k)
 		(void)tree_kill(k->child.pid, true, k->mark);
 }
 
+char *kernel_denied(struct kernel *k)
+{
+	return k->shell ? shell_denied(k->shell) : denials_take(k->denials);
+}
+
 bool kernel_ready(const struct kernel *k)
 {
 	return k->state == IDLE || k->state == BUSY;
@@ -534,6 +539,7 @@ void kernel_free(struct kernel *k)
 	shell_free(TAKE_PTR(k->shell)); /* kills what it had started */
 	if (k->mark && (k->child.pid || k->ended))
 		(void)tree_kill(k->child.pid, k->child.pid != 0, k->mark);
+	confinement_let_go(k->execd, TAKE_PTR(k->denials));
 	child_forget(&k->child);
 	loop_defer_cancel(&k->announce);
 	loop_timer_del(&k->timer);

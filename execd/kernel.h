@@ -52,10 +52,11 @@ struct kernel_events {
 
 struct kernel_spec {
 	const struct language *language;
-	char *const *envp;     /* of a started kernel; a forked one has its parent's */
-	const char *cwd;       /* absolute; NULL: the agent's own */
-	const char *mark;      /* TREE_MARK of it and of what it starts */
-	struct output *output; /* where its output goes while no cell runs; borrowed until it is freed */
+	char *const *envp;	 /* of a started kernel; a forked one has its parent's */
+	const char *cwd;	 /* absolute; NULL: the agent's own */
+	const char *mark;	 /* TREE_MARK of it and of what it starts */
+	struct confine *confine; /* of a started kernel: NULL: none; a forked one has its parent's */
+	struct output *output;	 /* where its output goes while no cell runs; borrowed until it is freed */
 	const struct kernel_events *events;
 	void *owner;
 };
@@ -87,6 +88,9 @@ int kernel_interrupt(struct kernel *k);
 int kernel_interrupt_again(struct kernel *k);
 /* SIGKILL to it and everything it has started; died() follows. */
 void kernel_kill(struct kernel *k);
+
+/* What has been denied since this was last asked (denials.h), on the heap, or NULL. */
+char *kernel_denied(struct kernel *k);
 
 bool kernel_ready(const struct kernel *k);	    /* HELLO has come */
 pid_t kernel_pid(const struct kernel *k);	    /* 0: not known, or dead */

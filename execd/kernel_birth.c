@@ -99,7 +99,8 @@ static int try_program(struct kernel *k, const struct kernel_spec *spec, const s
 		.new_session = true,
 		.die_with_parent = true,
 	};
-	return child_spawn(k->execd->reaper, &k->child, &s, kernel_exited, err);
+	return confined_spawn(k->execd, &k->child, &s, spec->confine, spec->mark, kernel_exited, &k->denials,
+			      err);
 }
 
 static int start_beside(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends,

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "execd/confinement.h"
 #include "execd/execd.h"
 #include "execd/frame.h"
 #include "execd/kernel.h"
@@ -33,8 +34,9 @@ struct kernel {
 	bool eof;     /* of the control socket */
 	bool ended;   /* the process; wstatus and usage are valid */
 	bool advancing, freed;
-	bool interrupt_frame; /* it wants FRAME_INTERRUPT beside the signal */
-	struct shell *shell;  /* of a language that is one; it has the process and the pipes then */
+	bool interrupt_frame;	 /* it wants FRAME_INTERRUPT beside the signal */
+	struct shell *shell;	 /* of a language that is one; it has the process and the pipes then */
+	struct denials *denials; /* NULL: nothing is told, or it is forked: its parent has it */
 	int wstatus;
 	struct rusage usage;
 	char death[KERNEL_DEATH_MAX]; /* a reason that wstatus does not tell */

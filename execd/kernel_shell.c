@@ -80,8 +80,12 @@ int kernel_shell_start(struct execd *execd, const struct kernel_spec *spec, stru
 		       struct err *err)
 {
 	struct kernel *k = kernel_alloc(execd, spec);
-	const struct shell_spec shell = {
-		.cwd = spec->cwd, .mark = spec->mark, .forkable = true, .events = &shell_events, .owner = k};
+	const struct shell_spec shell = {.cwd = spec->cwd,
+					 .confine = spec->confine,
+					 .mark = spec->mark,
+					 .forkable = true,
+					 .events = &shell_events,
+					 .owner = k};
 	if (!k)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
 	int r = shell_start(execd, &shell, &k->shell, err);

@@ -22,6 +22,7 @@ struct command_spec {
 	json_t *argv;	     /* an array of strings for exec; exactly one of both */
 	const char *cwd;     /* as the client wrote it, or NULL */
 	json_t *envs;	     /* object of strings, or NULL */
+	json_t *confinement; /* as given (confinement.h), or NULL */
 	bool background;
 	bool stdin_pipe;      /* for command_feed(); else /dev/null */
 	struct limits limits; /* wall time among them */

@@ -16,6 +16,7 @@
 #include "execd/api/api.h"
 #include "execd/api/auth.h"
 #include "execd/command.h"
+#include "execd/confinement.h"
 #include "execd/context.h"
 #include "execd/env.h"
 #include "execd/execd.h"
@@ -186,6 +187,9 @@ static int agent_build(struct agent *a, struct err *err)
 		r = isolateds_new(e, &e->isolateds);
 	if (r < 0)
 		return err_sys(err, "START", -r, "build the agent");
+	r = confinement_new(a->options.confinement, a->options.profiles, &e->confinement, err);
+	if (r < 0)
+		return r;
 	return http_server_new(e->loop, &http, &e->http, err);
 }
 
@@ -202,6 +206,7 @@ static void agent_free(struct agent *a)
 	http_server_free(e->http);
 	pool_free(e->pool);
 	runs_free(e->runs);
+	confinement_free(e->confinement);
 	metrics_free(e->metrics);
 	init_free(a->init);
 	reaper_free(e->reaper);

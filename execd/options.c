@@ -26,6 +26,8 @@ enum flag_id {
 	FLAG_GRACE,
 	FLAG_SPARES,
 	FLAG_KERNEL_IDLE,
+	FLAG_CONFINEMENT,
+	FLAG_PROFILES,
 	FLAG_INIT,
 	FLAG_VERSION,
 	FLAG_HELP,
@@ -56,6 +58,11 @@ static const struct flag flags[] = {
 	 "warm processes kept for the next code contexts (EXECD_KERNEL_SPARES; 1)"},
 	{"kernel-idle-timeout", FLAG_KERNEL_IDLE, "TIME", false,
 	 "end the kernel of a context that is idle so long (EXECD_KERNEL_IDLE_TIMEOUT; 0: never)"},
+	{"confinement", FLAG_CONFINEMENT, "[KIND=]NAME,..", false,
+	 "what commands, sessions, ptys and contexts are confined by: off, default, strict, or a profile "
+	 "(EXECD_CONFINEMENT; off)"},
+	{"seccomp-profiles", FLAG_PROFILES, "NAME=FILE,..", false,
+	 "OCI seccomp profiles that can be named (EXECD_SECCOMP_PROFILES)"},
 	{"init", FLAG_INIT, NULL, false, "be the init process; what follows \"--\" is the entrypoint"},
 	{"version", FLAG_VERSION, NULL, false, "print the version"},
 	{"help", FLAG_HELP, NULL, false, "print this"},
@@ -232,6 +239,12 @@ static int apply(struct options *o, const struct flag *flag, const char *name, c
 		return parse_spares(name, value, &o->kernel_spares, err);
 	case FLAG_KERNEL_IDLE:
 		return parse_duration(name, value, &o->kernel_idle_ms, err);
+	case FLAG_CONFINEMENT:
+		o->confinement = *value ? value : NULL;
+		return 0;
+	case FLAG_PROFILES:
+		o->profiles = *value ? value : NULL;
+		return 0;
 	case FLAG_INIT:
 		o->init = true;
 		return 0;
@@ -310,7 +323,8 @@ static int parse_environment(struct options *o, struct err *err)
 {
 	const char *token = getenv("EXECD_ACCESS_TOKEN"), *log_file = getenv("EXECD_LOG_FILE"),
 		   *env_file = getenv(ENV_FILE_VAR), *grace = getenv("EXECD_API_GRACE_SHUTDOWN"),
-		   *spares = getenv("EXECD_KERNEL_SPARES"), *idle = getenv("EXECD_KERNEL_IDLE_TIMEOUT");
+		   *spares = getenv("EXECD_KERNEL_SPARES"), *idle = getenv("EXECD_KERNEL_IDLE_TIMEOUT"),
+		   *confinement = getenv("EXECD_CONFINEMENT"), *profiles = getenv("EXECD_SECCOMP_PROFILES");
 	int r = listen_fds(o, err);
 	if (r >= 0 && token)
 		r = set_token(o, token, err);
@@ -320,6 +334,10 @@ static int parse_environment(struct options *o, struct err *err)
 		r = parse_spares("EXECD_KERNEL_SPARES", spares, &o->kernel_spares, err);
 	if (r >= 0 && idle && *idle)
 		r = parse_duration("EXECD_KERNEL_IDLE_TIMEOUT", idle, &o->kernel_idle_ms, err);
+	if (confinement && *confinement)
+		o->confinement = confinement;
+	if (profiles && *profiles)
+		o->profiles = profiles;
 	if (log_file && *log_file)
 		o->log_file = log_file;
 	if (env_file && *env_file)

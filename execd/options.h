@@ -32,6 +32,8 @@ struct options {
 	uint64_t grace_ms;	 /* for commands to end when the agent is told to stop */
 	unsigned kernel_spares;	 /* see execd.h */
 	uint64_t kernel_idle_ms; /* see execd.h */
+	const char *confinement; /* defaults (confinement.h), or NULL */
+	const char *profiles;	 /* name=file,..., or NULL */
 	bool init;
 	char **entrypoint; /* NULL-terminated, points into argv; NULL: none */
 

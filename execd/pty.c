@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <termios.h>
 
+#include "execd/confinement.h"
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/feed.h"
@@ -58,6 +59,10 @@ struct pty {
 	struct child child;
 	pid_t pid;
 	int wstatus;
+	struct confine *confine; /* NULL: none */
+	struct denials *denials; /* of the shell at hand; NULL: nothing is told */
+	char *confinement;	 /* as JSON; NULL: none */
+	char *denied;		 /* of the last shell, as JSON, or NULL */
 	struct loop_timer drain;
 
 	struct output *output;
@@ -198,9 +203,24 @@ static void close_all(struct pty *p)
 	buf_done(&p->input);
 }
 
+static void look_at_denials(struct pty *p)
+{
+	if (!p->denials)
+		return;
+	free(p->denied);
+	p->denied = denials_json(p->denials);
+}
+
+static void unconfine(struct pty *p)
+{
+	look_at_denials(p);
+	confinement_let_go(p->ptys->execd, TAKE_PTR(p->denials));
+}
+
 static void pty_end(struct pty *p)
 {
 	close_all(p);
+	unconfine(p);
 	p->state = ENDED;
 	p->told = false;
 	if (p->client)
@@ -474,7 +494,8 @@ static int spawn_shell(struct pty *p, struct launch *l, struct err *err)
 	for (int i = 0; i < 3; i++)
 		l->spawn.fds[i] = (struct spawn_fd){e.child[i], i};
 	l->spawn.fds_n = 3;
-	return child_spawn(p->ptys->execd->reaper, &p->child, &l->spawn, shell_exited, err);
+	return confined_spawn(p->ptys->execd, &p->child, &l->spawn, p->confine, p->id, shell_exited,
+			      &p->denials, err);
 }
 
 bool pty_needs_start(const struct pty *p)
@@ -488,6 +509,7 @@ int pty_start(struct pty *p, bool pipe, struct err *err)
 	if (p->ptys->stopping)
 		return err_set(err, ERR_UNAVAILABLE, "START_FAILED", ESHUTDOWN, "the agent is shutting down");
 	p->pipe = pipe;
+	free(TAKE_PTR(p->denied));
 	int r = prepare_terminal(p, &l, err);
 	if (r >= 0)
 		r = launch_mark(&l, p->id, err);
@@ -547,6 +569,9 @@ static void pty_release(struct pty *p)
 {
 	output_unref(p->output);
 	json_decref(p->spec.envs);
+	confine_unref(p->confine);
+	free(p->confinement);
+	free(p->denied);
 	free(p->cwd);
 	free(p->command);
 	free(p);
@@ -571,6 +596,7 @@ static void pty_remove(struct pty *p, enum pty_eviction why)
 		(void)tree_kill(p->pid, lives, p->id);
 	child_forget(&p->child);
 	close_all(p);
+	unconfine(p);
 	output_set_on_room(p->output, NULL, NULL);
 	map_del(&ps->by_id, &p->node);
 	list_del(&p->link);
@@ -649,6 +675,7 @@ static int pty_init(struct pty *p, struct ptys *ps, const struct pty_spec *spec)
 	p->input = BUF_INIT(PTY_INPUT_MAX);
 	p->spec = *spec;
 	p->spec.envs = json_incref(spec->envs);
+	p->spec.confinement = NULL;
 	p->spec.cols = spec->cols ? spec->cols : DEFAULT_COLS;
 	p->spec.rows = spec->rows ? spec->rows : DEFAULT_ROWS;
 	if (copy_text(spec->cwd, &p->cwd) < 0 || copy_text(spec->command, &p->command) < 0)
@@ -664,18 +691,24 @@ int pty_create(struct ptys *ps, const struct pty_spec *spec, const char **ret_id
 	if (ps->stopping)
 		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", ESHUTDOWN,
 			       "the agent is shutting down");
+	struct confine *confine = NULL;
 	int r = check_spec(ps, spec, err);
 	if (r >= 0)
 		r = make_room(ps, err);
+	if (r >= 0)
+		r = confinement_get(ps->execd->confinement, CONFINED_PTYS, spec->confinement, &confine, err);
 	if (r < 0)
 		return r;
 	struct pty *p = calloc(1, sizeof(*p));
 	r = p ? pty_init(p, ps, spec) : -ENOMEM;
 	if (r < 0) {
+		confine_unref(confine);
 		if (p)
 			pty_release(p);
 		return err_sys(err, "RUNTIME_ERROR", -r, "make a terminal session");
 	}
+	p->confine = confine;
+	p->confinement = confinement_json(confine);
 	output_set_on_room(p->output, output_has_room, p);
 	list_add_tail(&ps->all, &p->link);
 	ps->n++;
@@ -696,6 +729,7 @@ int pty_get(struct ptys *ps, const char *id, struct pty **ret, struct err *err)
 void pty_info(struct pty *p, struct pty_info *ret)
 {
 	bool ended = p->state == ENDED;
+	look_at_denials(p);
 	*ret = (struct pty_info){
 		.id = p->id,
 		.command = p->command,
@@ -711,6 +745,8 @@ void pty_info(struct pty *p, struct pty_info *ret)
 		.signo = WIFSIGNALED(p->wstatus) ? WTERMSIG(p->wstatus) : 0,
 		.cols = p->spec.cols,
 		.rows = p->spec.rows,
+		.confinement = p->confinement,
+		.denied = p->denied,
 	};
 }
 

@@ -36,6 +36,7 @@ struct pty_spec {
 	const char *cwd;     /* as the client wrote it, made when it is not there; NULL: the agent's */
 	const char *command; /* NULL: an interactive shell */
 	json_t *envs;	     /* object of strings, or NULL */
+	json_t *confinement; /* as given (confinement.h), or NULL; not looked at after pty_create() */
 	bool has_uid, has_gid;
 	uid_t uid;
 	gid_t gid;
@@ -64,6 +65,8 @@ struct pty_info {
 	int exit_code; /* when ended; -1: by a signal */
 	int signo;
 	unsigned cols, rows;
+	const char *confinement; /* a JSON object; NULL: none */
+	const char *denied;	 /* what its shells were denied, as a JSON array, or NULL */
 };
 void pty_info(struct pty *p, struct pty_info *ret);
 void ptys_each(struct ptys *ps, void (*fn)(void *arg, const struct pty_info *info), void *arg);

@@ -84,8 +84,11 @@ struct run {
 	char *id;	 /* unique */
 	char *init_text; /* text of the init event; the id when NULL */
 	char *content; /* the command line or the code, as given; may be cut to RUN_CONTENT_MIN once ended */
-	char *limits;  /* what bounds it, as a JSON object (limits.h); NULL: nothing does */
 	char *session; /* the isolated session it ran in; NULL: none */
+	char *confinement; /* what confines it, as a JSON object (confinement.h); NULL: nothing does */
+	char *denied;	   /* system calls that were denied, as a JSON array; NULL: none */
+	char *profile;	   /* of a recorded command: what it needs, OCI JSON; NULL otherwise */
+	char *limits;	   /* what bounds it, as a JSON object (limits.h); NULL: nothing does */
 	bool background;
 	bool command; /* one of POST /command and its kin */
 	bool code;    /* a cell: ends with its own error, not CommandExecError */

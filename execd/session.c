@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "execd/confinement.h"
 #include "execd/execd.h"
 #include "execd/isolated/room.h"
 #include "execd/launch.h"
@@ -41,7 +42,8 @@ struct session {
 	struct shell *shell;
 	char *cwd; /* where the next shell starts */
 	json_t *envs;
-	struct list waiting; /* tasks */
+	struct confine *confine; /* NULL: none */
+	struct list waiting;	 /* tasks */
 	size_t waiting_n;
 	struct task *current; /* NULL also while a timed-out script still settles */
 	struct loop_timer timeout;
@@ -94,6 +96,8 @@ static void current_end(struct session *s, struct run_end *end)
 {
 	struct task *t = TAKE_PTR(s->current);
 	loop_timer_del(&s->timeout);
+	if (s->shell)
+		t->run->denied = shell_denied(s->shell);
 	if (t->interrupted && end->reason != RUN_TIMEOUT)
 		end->reason = RUN_INTERRUPTED;
 	task_end(t, end);
@@ -170,9 +174,11 @@ static void shell_died(void *owner, int wstatus, const struct rusage *usage)
 	remember_death(s, wstatus);
 	s->settling = false;
 	loop_timer_del(&s->timeout);
-	shell_free(TAKE_PTR(s->shell));
+	struct shell *dead = s->shell;
 	if (s->current)
 		current_end(s, &end);
+	s->shell = NULL;
+	shell_free(dead);
 	kick(s);
 }
 
@@ -189,6 +195,7 @@ static int session_shell(struct session *s, struct err *err)
 {
 	struct shell_spec spec = {.cwd = s->cwd,
 				  .envs = s->envs,
+				  .confine = s->confine,
 				  .mark = s->run->id,
 				  .room = s->room,
 				  .env = s->env,
@@ -323,6 +330,7 @@ static void session_free(struct session *s)
 		run_unref(run);
 	}
 	json_decref(s->envs);
+	confine_unref(s->confine);
 	free(s->cwd);
 	free(s->epitaph);
 	if (s->room)
@@ -341,10 +349,14 @@ static int session_new(struct sessions *ss, const struct session_spec *spec, str
 	list_init(&s->waiting);
 	s->envs = json_incref(spec->envs);
 	int r = launch_cwd(spec->cwd, NULL, &s->cwd, err);
+	if (r >= 0 && !spec->room) /* which is confined as a whole */
+		r = confinement_get(ss->execd->confinement, CONFINED_SESSIONS, spec->confinement, &s->confine,
+				    err);
 	if (r >= 0)
 		r = run_new(ss->execd->runs, "bash", &session_ops, s, &s->run, err);
 	if (r >= 0) {
 		s->run->background = true;
+		s->run->confinement = confinement_json(s->confine);
 		output_set_on_room(s->run->output, idle_room, s);
 		s->env = spec->env;
 		s->room = spec->room ? room_ref(spec->room) : NULL;
@@ -381,6 +393,12 @@ static struct session *session_get(struct sessions *ss, const char *id)
 {
 	struct map_node *node = map_get(&ss->by_id, id);
 	return node ? container_of(node, struct session, node) : NULL;
+}
+
+const char *session_confinement(struct sessions *ss, const char *id)
+{
+	struct session *s = session_get(ss, id);
+	return s ? s->run->confinement : NULL;
 }
 
 int session_delete(struct sessions *ss, const char *id, struct err *err)

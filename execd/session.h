@@ -34,8 +34,9 @@ int sessions_new(struct execd *execd, size_t max, struct sessions **ret);
 void sessions_free(struct sessions *ss);
 
 struct session_spec {
-	const char *cwd; /* as the client wrote it, or NULL */
-	json_t *envs;	 /* object of strings, or NULL */
+	const char *cwd;     /* as the client wrote it, or NULL */
+	json_t *envs;	     /* object of strings, or NULL */
+	json_t *confinement; /* as given (confinement.h), or NULL */
 	/* For an isolated session: the shell lives in there, and is started by the first run. */
 	struct room *room;
 	const struct env_filter *env; /* borrowed as long as the session lives; NULL: all */
@@ -64,6 +65,8 @@ size_t session_runs(struct sessions *ss, const char *id);
 const char *session_cwd(struct sessions *ss, const char *id);
 /* Ends the idle shell, which the next run starts anew where it was; runs wait until it is told to go on. */
 void session_pause(struct sessions *ss, const char *id, bool pause);
+/* What confines it, as a JSON object; NULL: nothing, or there is no such session. Borrowed. */
+const char *session_confinement(struct sessions *ss, const char *id);
 
 /* The sessions one after the other: fn is called with the session's own run. */
 void sessions_each(struct sessions *ss,

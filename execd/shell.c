@@ -37,6 +37,7 @@
 #include <sys/wait.h>
 
 #include "execd/asset.h"
+#include "execd/confinement.h"
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/isolated/room.h"
@@ -97,8 +98,9 @@ struct shell {
 	struct output *idle_output;
 	struct loop_defer free_defer, ask;
 	char *mark, *cwd;
-	bool busy;     /* a script has been given and done() not yet called */
-	bool reported; /* it is over; its output is being drained */
+	struct denials *denials; /* NULL: nothing is told */
+	bool busy;		 /* a script has been given and done() not yet called */
+	bool reported;		 /* it is over; its output is being drained */
 	int exit_code;
 	bool dead;
 	int wstatus;
@@ -381,7 +383,8 @@ static int start_bash(struct shell *sh, const struct shell_spec *spec, const str
 			.fds_n = module < 0 ? 5 : 6,
 		};
 		r = spec->room ? room_spawn(spec->room, &sh->child, &s, shell_exited, err)
-			       : child_spawn(sh->execd->reaper, &sh->child, &s, shell_exited, err);
+			       : confined_spawn(sh->execd, &sh->child, &s, spec->confine, spec->mark,
+						shell_exited, &sh->denials, err);
 	}
 	env_free(envp);
 	return r;
@@ -461,6 +464,7 @@ void shell_free(struct shell *sh)
 	if (sh->fork)
 		sh->fork->copy = NULL;
 	loop_defer_cancel(&sh->ask);
+	confinement_let_go(sh->execd, TAKE_PTR(sh->denials));
 	child_forget(&sh->child);
 	loop_io_del(&sh->report_io);
 	loop_timer_del(&sh->insist);
@@ -638,6 +642,11 @@ void shell_kill(struct shell *sh)
 pid_t shell_pid(const struct shell *sh)
 {
 	return sh->child.pid;
+}
+
+char *shell_denied(struct shell *sh)
+{
+	return denials_take(sh->denials);
 }
 
 const char *shell_cwd(const struct shell *sh)

@@ -46,6 +46,7 @@ struct shell_spec {
 	bool forkable;		      /* by shell_fork(), later */
 	struct room *room;	      /* where it lives; NULL: in the container */
 	const struct env_filter *env; /* what it sees of the agent's environment; NULL: all */
+	struct confine *confine;      /* NULL: none; a room has its own */
 	const struct shell_events *events;
 	void *owner;
 };
@@ -78,5 +79,8 @@ void shell_kill(struct shell *sh);
 void shell_disown(struct shell *sh);
 
 pid_t shell_pid(const struct shell *sh); /* 0: not known, or dead */
+/* What has been denied since this was last asked (denials.h), on the heap, or NULL. */
+char *shell_denied(struct shell *sh);
+
 /* Where it was after the last script, or NULL when it has not said so yet. */
 const char *shell_cwd(const struct shell *sh);

@@ -302,7 +302,8 @@ static int start_or_take(struct slot *s, struct kernel_spec *spec, struct kernel
 int warm_start(struct warm *w, struct kernel_spec *spec, struct kernel **ret, struct err *err)
 {
 	struct slot *s;
-	if (!spec->language->zygote && !spec->language->spare)
+	/* What waits is not confined. */
+	if (spec->confine || (!spec->language->zygote && !spec->language->spare))
 		return start_marked(w, spec, ret, err);
 	int r = slot_prepare(w, spec->language, &s, err);
 	if (r < 0)

@@ -58,12 +58,14 @@ enum stage {
 	STAGE_TERMINAL,
 	STAGE_PARENT,
 	STAGE_CWD,
+	STAGE_HOOK,
 	STAGE_EXEC,
 };
 
 struct report {
 	enum stage stage;
 	int errnum;
+	uint32_t detail[2]; /* of the hook */
 };
 
 /* All that the child needs, prepared by the parent. */
@@ -154,7 +156,8 @@ int spawn_protect(void)
 
 CHILD static _Noreturn void child_fail(struct plan *plan, enum stage stage)
 {
-	const struct report report = {.stage = stage, .errnum = errno};
+	const struct report report = {
+		.stage = stage, .errnum = errno, .detail = {plan->report.detail[0], plan->report.detail[1]}};
 
 	plan->report = report;
 	if (plan->report_fd >= 0)
@@ -303,6 +306,17 @@ CHILD static void child_unprotect(void)
 	(void)close(fd);
 }
 
+CHILD static void child_hook(struct plan *plan, bool last)
+{
+	const struct spawn_hook *hook = plan->spec->hook;
+	int r = hook ? hook->run(hook, last, plan->report.detail) : 0;
+
+	if (r < 0) {
+		errno = -r;
+		child_fail(plan, STAGE_HOOK);
+	}
+}
+
 CHILD static int child_main(void *arg)
 {
 	struct plan *plan = arg;
@@ -327,6 +341,7 @@ CHILD static int child_main(void *arg)
 	if (child_set_limits(spec) < 0)
 		child_fail(plan, STAGE_LIMITS);
 	child_unprotect();
+	child_hook(plan, false);
 	if (spec->set_ids && child_set_ids(spec) < 0)
 		child_fail(plan, STAGE_IDS);
 	if (spec->die_with_parent && child_die_with_parent(plan) < 0)
@@ -334,6 +349,7 @@ CHILD static int child_main(void *arg)
 	if (spec->cwd && chdir(spec->cwd) < 0)
 		child_fail(plan, STAGE_CWD);
 	(void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, sizeof(no_signals));
+	child_hook(plan, true);
 	child_exec(plan);
 	child_fail(plan, STAGE_EXEC);
 }
@@ -571,6 +587,8 @@ static int fail(const struct spawn *spec, const struct report *report, struct er
 
 	if (report->stage == STAGE_EXEC)
 		return fail_exec(spec, report->errnum, err);
+	if (report->stage == STAGE_HOOK)
+		return spec->hook->report(spec->hook, report->detail, report->errnum, spec->path, err);
 	if (report->stage == STAGE_CWD) {
 		err_sys(err, "INVALID_REQUEST_BODY", report->errnum, "start '%s': working directory '%s'",
 			spec->path, spec->cwd);

@@ -32,6 +32,19 @@ struct spawn_rlimit {
 	struct rlimit limit;
 };
 
+/*
+ * What else is done in the child, by the rules of spawn.c: called with all
+ * privileges before ids are changed, and again (last) with exec as the only thing
+ * left to do. 0, or -errno and up to two numbers that tell report(), in the
+ * parent, what did not work.
+ */
+struct spawn_hook {
+	int (*run)(const struct spawn_hook *h, bool last, uint32_t detail[2]);
+	/* Fills *err, returns -errnum. */
+	int (*report)(const struct spawn_hook *h, const uint32_t detail[2], int errnum, const char *program,
+		      struct err *err);
+};
+
 struct spawn {
 	const char *path; /* absolute, or a bare name looked up in envp's PATH */
 	char *const *argv;
@@ -54,6 +67,7 @@ struct spawn {
 
 	const struct spawn_rlimit *rlimits;
 	size_t rlimits_n;
+	const struct spawn_hook *hook;		     /* NULL: none */
 	const char *cgroup_procs[SPAWN_CGROUPS_MAX]; /* cgroup.procs files to join before exec; NULL: none */
 };
 

@@ -22,13 +22,12 @@
 #include "lib/err.h"
 #include "seccomp/apply.h"
 
-#define CONFINE_PROFILE_MAX	  (256U << 10) /* bytes of a profile file */
-#define CONFINE_PROFILES_MAX	  32	       /* loaded at start, beside those built in */
-#define CONFINE_CACHE_MAX	  64	       /* compiled filters that wait for the next user */
-#define CONFINE_NAME_MAX	  64	       /* bytes of a profile's name */
-#define CONFINE_PATHS_MAX	  64	       /* of each Landlock list */
-#define CONFINE_RLIMITS_MAX	  16
-#define CONFINE_SYSCALL_NAMES_MAX 4096 /* of a profile, over all its rules */
+#define CONFINE_PROFILE_MAX  (256U << 10) /* bytes of a profile file */
+#define CONFINE_PROFILES_MAX 32		  /* loaded at start, beside those built in */
+#define CONFINE_CACHE_MAX    64		  /* compiled filters that wait for the next user */
+#define CONFINE_NAME_MAX     64		  /* bytes of a profile's name */
+#define CONFINE_PATHS_MAX    64		  /* of each Landlock list */
+#define CONFINE_RLIMITS_MAX  16
 
 /* ---- in the agent ------------------------------------------------------- */
 
@@ -38,6 +37,9 @@ int confines_new(struct confines **ret);
 void confines_free(struct confines *cs);
 /* A profile file (OCI seccomp JSON) under a name of its own; -errno with *err that names file and place. */
 int confines_load(struct confines *cs, const char *name, const char *path, struct err *err);
+
+/* Their names, "off" among them: a new array. */
+json_t *confines_names(const struct confines *cs);
 
 /* A checked confinement: immutable, counted references. NULL stands for none everywhere ("off"). */
 struct confine;
@@ -82,11 +84,9 @@ int confine_fault_err(const struct confine *c, const struct confine_fault *fault
 
 /* ---- denied calls ---------------------------------------------------------------- */
 
+enum confine_answer { CONFINE_LET_PASS, CONFINE_DENY, CONFINE_KILL };
+
 struct seccomp_data;
-/* The answer to a notified call: a positive errno, or 0: let it go on (record mode). */
-int confine_verdict(const struct confine *c, const struct seccomp_data *data);
-/* The name of a system call as clients see it; static or in out, which is returned. arch: AUDIT_ARCH_*. */
-#define CONFINE_SYSCALL_MAX 48
-const char *confine_syscall_name(uint32_t arch, int nr, char out[CONFINE_SYSCALL_MAX]);
-/* "x86_64", "i386", "x32", ... */
-const char *confine_arch_name(uint32_t arch, int nr);
+/* What a call that the listener was told of gets; *ret_errnum of CONFINE_DENY, 0 to 4095. */
+enum confine_answer confine_verdict(const struct confine *c, const struct seccomp_data *data,
+				    int *ret_errnum);

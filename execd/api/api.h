@@ -29,6 +29,8 @@ http_handler_fn ping_get;
 /* command.c */
 http_handler_fn command_post, command_delete, command_status_get, command_logs_get;
 http_handler_fn command_list_get, command_output_get;
+/* confinement.c */
+http_handler_fn confinement_get_all, command_profile_get;
 /* command_io.c */
 http_handler_fn command_stdin_post, command_stdin_delete, command_signal_post;
 /*

@@ -24,6 +24,7 @@
 #include "execd/api/api.h"
 #include "execd/api/spec.h"
 #include "execd/command.h"
+#include "execd/confinement.h"
 #include "execd/file_read.h"
 #include "execd/file_write.h"
 #include "execd/files.h"
@@ -153,13 +154,18 @@ static int parse_path(json_t *item, struct op *op, struct err *err)
 	return r < 0 ? r : path_canonical(path, &op->path, err);
 }
 
-static int parse_run(json_t *item, struct op *op, struct err *err)
+static int parse_run(const struct batch *b, json_t *item, struct op *op, struct err *err)
 {
 	int r = command_spec_parse(item, &op->spec, err);
 	if (r < 0)
 		return r;
 	if (op->spec.background)
 		return invalid(err, "background: a batch waits for its commands");
+	struct confine *confine = NULL;
+	if (confinement_get(b->execd->confinement, CONFINED_COMMANDS, op->spec.confinement, &confine, err) <
+	    0)
+		return -EINVAL;
+	confine_unref(confine); /* compiled now, and found again when its turn comes */
 	if (op->spec.stdin_pipe)
 		return invalid(err, "stdin: a command of a batch has none");
 	return 0;
@@ -171,7 +177,7 @@ static int parse_op(struct batch *b, json_t *item, struct op *op, struct err *er
 		return invalid(err, "must be an object");
 	int r = parse_kind(item, &op->kind, err);
 	if (r < 0 || op->kind == KIND_RUN)
-		return r < 0 ? r : parse_run(item, op, err);
+		return r < 0 ? r : parse_run(b, item, op, err);
 	r = parse_path(item, op, err);
 	if (r >= 0 && (op->kind == KIND_WRITE || op->kind == KIND_MKDIR))
 		r = file_perm_parse(item, b->accounts, &op->perm, err);

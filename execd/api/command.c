@@ -148,6 +148,10 @@ static void put_status(struct jw *w, const struct run *run, size_t content_max)
 		jw_key(w, "limits");
 		jw_raw(w, run->limits, strlen(run->limits));
 	}
+	if (run->confinement) {
+		jw_key(w, "confinement");
+		jw_raw(w, run->confinement, strlen(run->confinement));
+	}
 	if (run->state == RUN_ENDED) {
 		run_end_message(&run->end, message, sizeof(message));
 		jw_kint(w, "exit_code", run->end.exit_code);

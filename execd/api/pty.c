@@ -447,6 +447,7 @@ static int parse_spec(json_t *body, struct pty_spec *spec, struct err *err)
 	if (r >= 0 && spec->has_gid && !spec->has_uid)
 		r = err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
 			    "uid: is required when gid is given");
+	spec->confinement = json_object_get(body, "confinement");
 	/* Clients send what they have, an empty text for nothing. */
 	if (spec->cwd && !*spec->cwd)
 		spec->cwd = NULL;
@@ -489,6 +490,14 @@ static void put_info(void *arg, const struct pty_info *info)
 	put_signal(w, signal);
 	jw_kint(w, "cols", info->cols);
 	jw_kint(w, "rows", info->rows);
+	if (info->confinement) {
+		jw_key(w, "confinement");
+		jw_raw(w, info->confinement, strlen(info->confinement));
+	}
+	if (info->denied) {
+		jw_key(w, "denied");
+		jw_raw(w, info->denied, strlen(info->denied));
+	}
 	jw_kstr(w, "command", info->command);
 	jw_kstr(w, "cwd", info->cwd);
 	jw_kstr(w, "created_at", clock_rfc3339(info->created_ms, created));

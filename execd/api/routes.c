@@ -28,9 +28,12 @@ const struct http_route execd_routes[] = {
 	{"GET", "/command/{id}/logs", command_logs_get, HTTP_BODY_NONE, false},
 	{"GET", "/command/{id}/stream", command_stream_get, HTTP_BODY_NONE, false},
 	{"GET", "/command/{id}/output", command_output_get, HTTP_BODY_NONE, false},
+	{"GET", "/command/{id}/profile", command_profile_get, HTTP_BODY_NONE, false},
 	{"POST", "/command/{id}/stdin", command_stdin_post, HTTP_BODY_STREAM, false},
 	{"DELETE", "/command/{id}/stdin", command_stdin_delete, HTTP_BODY_NONE, false},
 	{"POST", "/command/{id}/signal", command_signal_post, HTTP_BODY_JSON, false},
+
+	{"GET", "/confinement", confinement_get_all, HTTP_BODY_NONE, false},
 
 	{"POST", "/batch", batch_post, HTTP_BODY_JSON, false},
 

@@ -1,6 +1,8 @@
 /*
  * session.c - /session: shell sessions.
  */
+#include <string.h>
+
 #include "execd/api/api.h"
 #include "execd/run.h"
 #include "execd/session.h"
@@ -21,11 +23,14 @@ int session_post(struct http_req *req, struct err *err)
 		r = json_get_str(body, "cwd", JSON_OPTIONAL, &spec.cwd, err);
 	if (r >= 0)
 		r = json_get_str_map(body, "envs", JSON_OPTIONAL, &spec.envs, err);
+	spec.confinement = json_object_get(body, "confinement");
 	if (r >= 0)
 		r = session_create(execd->sessions, &spec, &id, err);
 	if (r < 0)
 		return r;
-	http_reply_json(req, 200, json_pack("{s:s}", "session_id", id));
+	const char *confinement = session_confinement(execd->sessions, id);
+	json_t *applied = confinement ? json_loads(confinement, 0, NULL) : NULL;
+	http_reply_json(req, 200, json_pack("{s:s, s:o*}", "session_id", id, "confinement", applied));
 	return 0;
 }
 
@@ -75,6 +80,10 @@ static void put_session(void *arg, const struct run *run, size_t runs, const cha
 	jw_kbool(w, "busy", runs > 0);
 	jw_kint(w, "runs", (int64_t)runs);
 	jw_kstr(w, "cwd", cwd);
+	if (run->confinement) {
+		jw_key(w, "confinement");
+		jw_raw(w, run->confinement, strlen(run->confinement));
+	}
 	jw_kstr(w, "created_at", clock_rfc3339(run->created_ms, created));
 	jw_obj_end(w);
 }

@@ -123,6 +123,7 @@ int command_spec_parse(json_t *body, struct command_spec *spec, struct err *err)
 	if (r < 0)
 		return r;
 	spec->limits.value[LIMIT_TIMEOUT] = (uint64_t)timeout;
+	spec->confinement = json_object_get(body, "confinement");
 	if (spec->has_gid && !spec->has_uid)
 		return invalid(err, "uid: is required when gid is given");
 	return 0;

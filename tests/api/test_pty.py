@@ -530,7 +530,7 @@ def test_sessions_are_listed_and_deleted(execd, terminal):
     t = terminal(id=ids[1])
     prompt(t)
     t.type("setsid sleep 1000 & echo pid $!\n")
-    pidfd = os.pidfd_open(int(t.until(rb"pid (\d+)")[0]))
+    pidfd = os.pidfd_open(int(t.until(rb"pid (\d+)\s")[0]))
     assert execd.http.delete(f"/pty/{ids[1]}").status_code == 200
     assert t.end() == {"type": "exit", "exit_code": -1, "code": "SESSION_GONE"}
     assert t.close == (1000, "session deleted")

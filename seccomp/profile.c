@@ -1,0 +1,652 @@
+/*
+ * profile.c - from the JSON of a profile to its programs.
+ *
+ * Owns nothing beyond one compilation. A profile may come from a request: every
+ * shape is checked, every count bounded, and so is what libseccomp makes of it.
+ */
+#include "seccomp/profile.h"
+
+#include <inttypes.h>
+#include <seccomp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/capability.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+
+#include "lib/buf.h"
+#include "lib/fs.h"
+#include "seccomp/names.h"
+
+#define PLACE_MAX 128
+#define ERRNO_MAX 4095
+
+struct compiler {
+	scmp_filter_ctx ctx;
+	const char *where;
+	uint64_t caps;
+	uint32_t default_action;
+	struct filter_parts parts;
+	unsigned start_allowed; /* bits of filter_start_calls[]: allowed without a condition */
+	unsigned start_denied;	/* named by a rule that denies */
+	size_t names_n, args_n;
+	struct profile_warnings *warnings;
+	struct err *err;
+};
+
+static int bad(const struct compiler *c, const char *place, const char *expected)
+{
+	return err_set(c->err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL, "%s%s%s: %s", c->where,
+		       *place ? "." : "", place, expected);
+}
+
+static int no_memory(const struct compiler *c)
+{
+	return err_sys(c->err, "RUNTIME_ERROR", ENOMEM, "compile the profile %s", c->where);
+}
+
+/* The place of a field of what stands at `place`. */
+static const char *below(char out[PLACE_MAX], const char *place, const char *field)
+{
+	(void)snprintf(out, PLACE_MAX, "%.80s.%.40s", place, field);
+	return out;
+}
+
+/* ---- words -------------------------------------------------------------------- */
+
+int capability_number(const char *name)
+{
+	char full[32];
+	cap_value_t cap;
+
+	if (strncasecmp(name, "cap_", 4) != 0)
+		(void)snprintf(full, sizeof(full), "cap_%s", name);
+	else
+		(void)snprintf(full, sizeof(full), "%s", name);
+	return cap_from_name(full, &cap) == 0 && cap >= 0 && cap < 64 ? cap : -1;
+}
+
+static int parse_errno(const struct compiler *c, json_t *v, const char *place, uint32_t *ret)
+{
+	json_int_t n = json_integer_value(v);
+
+	if (!v || json_is_null(v))
+		return 0;
+	if (!json_is_integer(v) || n < 0 || n > ERRNO_MAX)
+		return bad(c, place, "must be an error number from 0 to 4095");
+	*ret = (uint32_t)n;
+	return 0;
+}
+
+static int parse_action(const struct compiler *c, json_t *v, uint32_t errnum, const char *place,
+			uint32_t *ret)
+{
+	const struct {
+		const char *name;
+		uint32_t action;
+	} actions[] = {
+		{"SCMP_ACT_ALLOW", SCMP_ACT_ALLOW},
+		{"SCMP_ACT_ERRNO", SCMP_ACT_ERRNO(errnum)},
+		{"SCMP_ACT_KILL", SCMP_ACT_KILL_PROCESS},
+		{"SCMP_ACT_KILL_THREAD", SCMP_ACT_KILL_THREAD},
+		{"SCMP_ACT_KILL_PROCESS", SCMP_ACT_KILL_PROCESS},
+		{"SCMP_ACT_TRAP", SCMP_ACT_TRAP},
+		{"SCMP_ACT_TRACE", SCMP_ACT_TRACE(errnum)},
+		{"SCMP_ACT_LOG", SCMP_ACT_LOG},
+	};
+	const char *name = json_string_value(v);
+
+	for (size_t i = 0; name && i < ARRAY_SIZE(actions); i++)
+		if (strcmp(actions[i].name, name) == 0) {
+			*ret = actions[i].action;
+			return 0;
+		}
+	if (name && strcmp(name, "SCMP_ACT_NOTIFY") == 0)
+		return bad(c, place, "SCMP_ACT_NOTIFY is not possible: denied calls are told to the agent");
+	return bad(c, place,
+		   name ? "is none of SCMP_ACT_ALLOW, _ERRNO, _KILL, _KILL_THREAD, _KILL_PROCESS, _TRAP, "
+			  "_TRACE and _LOG"
+			: "must be the name of an action");
+}
+
+static void warn(struct compiler *c, const char *name)
+{
+	struct profile_warnings *w = c->warnings;
+	size_t left = w ? sizeof(w->text) - w->n : 0;
+
+	if (left < strlen(name) + 3)
+		return;
+	w->n += (size_t)snprintf(w->text + w->n, left, "%s%s", w->n ? ", " : "", name);
+}
+
+/* ---- for whom a rule is -------------------------------------------------------- */
+
+static int has_caps(const struct compiler *c, json_t *caps, const char *place, bool all, bool *ret)
+{
+	size_t i, held = 0;
+	json_t *name;
+
+	if (!json_is_array(caps))
+		return bad(c, place, "must be an array of capabilities");
+	json_array_foreach(caps, i, name)
+	{
+		const char *text = json_string_value(name);
+		int cap = text ? capability_number(text) : -1;
+
+		if (!text)
+			return bad(c, place, "must be an array of capabilities");
+		held += cap >= 0 && (c->caps & (1ULL << cap));
+	}
+	*ret = all ? held == json_array_size(caps) : held > 0;
+	return 0;
+}
+
+static int has_arch(const struct compiler *c, json_t *arches, const char *place, bool *ret)
+{
+#if defined(__x86_64__)
+	static const char *const own = "amd64";
+#elif defined(__aarch64__)
+	static const char *const own = "arm64";
+#else
+	const char *own = arch_name(native_arch(), 0);
+#endif
+	size_t i;
+	json_t *name;
+
+	*ret = false;
+	if (!json_is_array(arches))
+		return bad(c, place, "must be an array of strings");
+	json_array_foreach(arches, i, name)
+	{
+		if (!json_is_string(name))
+			return bad(c, place, "must be an array of strings");
+		*ret = *ret || strcmp(json_string_value(name), own) == 0;
+	}
+	return 0;
+}
+
+static int has_kernel(const struct compiler *c, json_t *v, const char *place, bool *ret)
+{
+	const char *text = json_string_value(v);
+	unsigned major, minor, our_major = 0, our_minor = 0;
+	struct utsname uts;
+	int end = 0;
+
+	if (!text || sscanf(text, "%3u.%3u%n", &major, &minor, &end) != 2 || text[end])
+		return bad(c, place, "must be a version such as \"4.8\"");
+	if (uname(&uts) < 0 || sscanf(uts.release, "%u.%u", &our_major, &our_minor) != 2)
+		return bad(c, place, "cannot be compared: this kernel does not tell its version");
+	*ret = our_major > major || (our_major == major && our_minor >= minor);
+	return 0;
+}
+
+/* includes: all conditions hold; excludes: any does. */
+static int meets(const struct compiler *c, json_t *rule, const char *place, const char *kind, bool includes,
+		 bool *ret)
+{
+	json_t *conditions = json_object_get(rule, kind), *value;
+	bool all = true, any = false;
+	const char *key;
+
+	*ret = includes;
+	if (!conditions || json_is_null(conditions))
+		return 0;
+	char where[PLACE_MAX];
+	(void)below(where, place, kind);
+	if (!json_is_object(conditions))
+		return bad(c, where, "must be an object");
+	json_object_foreach(conditions, key, value)
+	{
+		bool one = false;
+		int r;
+
+		if (json_is_null(value))
+			continue;
+		(void)snprintf(where, sizeof(where), "%.60s.%.10s.%.32s", place, kind, key);
+		if (strcmp(key, "caps") == 0)
+			r = has_caps(c, value, where, includes, &one);
+		else if (strcmp(key, "arches") == 0)
+			r = has_arch(c, value, where, &one);
+		else if (strcmp(key, "minKernel") == 0)
+			r = has_kernel(c, value, where, &one);
+		else
+			r = bad(c, where, "is none of caps, arches and minKernel");
+		if (r < 0)
+			return r;
+		all = all && one;
+		any = any || one;
+	}
+	*ret = includes ? all : any;
+	return 0;
+}
+
+/* ---- arguments ------------------------------------------------------------------ */
+
+static int parse_op(const struct compiler *c, json_t *v, const char *place, enum scmp_compare *ret)
+{
+	static const struct {
+		const char *name;
+		enum scmp_compare op;
+	} ops[] = {{"SCMP_CMP_NE", SCMP_CMP_NE},
+		   {"SCMP_CMP_LT", SCMP_CMP_LT},
+		   {"SCMP_CMP_LE", SCMP_CMP_LE},
+		   {"SCMP_CMP_EQ", SCMP_CMP_EQ},
+		   {"SCMP_CMP_GE", SCMP_CMP_GE},
+		   {"SCMP_CMP_GT", SCMP_CMP_GT},
+		   {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ}};
+	const char *name = json_string_value(v);
+
+	for (size_t i = 0; name && i < ARRAY_SIZE(ops); i++)
+		if (strcmp(ops[i].name, name) == 0) {
+			*ret = ops[i].op;
+			return 0;
+		}
+	return bad(c, place, "is not a comparison (SCMP_CMP_NE, _LT, _LE, _EQ, _GE, _GT or _MASKED_EQ)");
+}
+
+/* A value above 2^63 comes as a real number when it has been written so; it is not taken for another. */
+static int parse_value(const struct compiler *c, json_t *v, const char *place, uint64_t *ret)
+{
+	if (!v || json_is_null(v))
+		return 0;
+	if (!json_is_integer(v) || json_integer_value(v) < 0)
+		return bad(c, place, "must be a number that is not negative");
+	*ret = (uint64_t)json_integer_value(v);
+	return 0;
+}
+
+static int parse_arg(const struct compiler *c, json_t *arg, const char *place, struct scmp_arg_cmp *ret)
+{
+	char where[PLACE_MAX];
+	uint64_t index = UINT64_MAX, value = 0, second = 0;
+	enum scmp_compare op = SCMP_CMP_EQ;
+
+	if (!json_is_object(arg))
+		return bad(c, place, "must be an object");
+	(void)below(where, place, "index");
+	int r = parse_value(c, json_object_get(arg, "index"), where, &index);
+	if (r >= 0 && index > 5)
+		r = bad(c, where, "must be from 0 to 5");
+	(void)below(where, place, "value");
+	if (r >= 0)
+		r = parse_value(c, json_object_get(arg, "value"), where, &value);
+	(void)below(where, place, "valueTwo");
+	if (r >= 0)
+		r = parse_value(c, json_object_get(arg, "valueTwo"), where, &second);
+	(void)below(where, place, "op");
+	if (r >= 0)
+		r = parse_op(c, json_object_get(arg, "op"), where, &op);
+	if (r >= 0)
+		*ret = (struct scmp_arg_cmp){
+			.arg = (unsigned)index, .op = op, .datum_a = value, .datum_b = second};
+	return r;
+}
+
+struct args {
+	struct scmp_arg_cmp cmp[6];
+	unsigned n;
+	bool any; /* one index more than once: any of the conditions will do, as other engines take it */
+};
+
+static int parse_args(const struct compiler *c, json_t *rule, const char *place, struct args *ret)
+{
+	json_t *args = json_object_get(rule, "args"), *arg;
+	char where[PLACE_MAX];
+	unsigned seen = 0;
+	size_t i;
+
+	*ret = (struct args){0};
+	if (!args || json_is_null(args))
+		return 0;
+	(void)below(where, place, "args");
+	if (!json_is_array(args) || json_array_size(args) > ARRAY_SIZE(ret->cmp))
+		return bad(c, where, "must be an array of at most 6 conditions");
+	json_array_foreach(args, i, arg)
+	{
+		(void)snprintf(where, sizeof(where), "%.80s.args[%zu]", place, i);
+		int r = parse_arg(c, arg, where, &ret->cmp[i]);
+		if (r < 0)
+			return r;
+		ret->any = ret->any || (seen & (1U << ret->cmp[i].arg));
+		seen |= 1U << ret->cmp[i].arg;
+		ret->n++;
+	}
+	return 0;
+}
+
+/* ---- rules ------------------------------------------------------------------------ */
+
+static bool lets_pass(uint32_t action)
+{
+	return action == SCMP_ACT_ALLOW || action == SCMP_ACT_LOG;
+}
+
+static void note_start_call(struct compiler *c, int nr, uint32_t action, bool conditional)
+{
+	for (unsigned i = 0; i < FILTER_START_CALLS_N; i++) {
+		if (filter_start_calls[i] != nr)
+			continue;
+		if (!lets_pass(action))
+			c->start_denied |= 1U << i;
+		else if (!conditional)
+			c->start_allowed |= 1U << i;
+	}
+}
+
+/* libseccomp's actions and the kernel's are the same numbers but for KILL_THREAD, which is SCMP_ACT_KILL. */
+static int add_extra(struct compiler *c, const char *place, const char *name, int nr, uint32_t action,
+		     const struct args *args)
+{
+	struct filter_parts *p = &c->parts;
+
+	if (args->n > 0) {
+		warn(c, name);
+		return 0;
+	}
+	for (size_t i = 0; i < p->extras_n; i++)
+		if (p->extras[i].nr == nr)
+			return 0;
+	if (p->extras_n == FILTER_EXTRAS_MAX)
+		return bad(c, place, "names too many calls that are newer than libseccomp");
+	p->extras[p->extras_n++] = (struct filter_extra){nr, action};
+	return 0;
+}
+
+static int add_rule(struct compiler *c, const char *place, const char *name, int nr, uint32_t action,
+		    const struct args *args)
+{
+	int r = 0;
+
+	c->args_n += args->n;
+	if (c->args_n > PROFILE_ARGS_MAX)
+		return err_set(c->err, ERR_TOO_LARGE, "INVALID_REQUEST_BODY", E2BIG,
+			       "%s.%s.args: over %d conditions on arguments in all rules", c->where, place,
+			       PROFILE_ARGS_MAX);
+	if (action == c->default_action)
+		return 0; /* libseccomp takes that for a mistake */
+	if (args->any)
+		for (unsigned i = 0; i < args->n && (r >= 0 || r == -EEXIST); i++)
+			r = seccomp_rule_add_array(c->ctx, action, nr, 1, &args->cmp[i]);
+	else
+		r = seccomp_rule_add_array(c->ctx, action, nr, args->n, args->cmp);
+	/* The same again, or a call that one of the architectures does not have, is none. */
+	if (r >= 0 || r == -EEXIST || r == -EDOM)
+		return 0;
+	return err_set(c->err, ERR_INVALID, "INVALID_REQUEST_BODY", -r, "%s.%s: the rule for '%.64s': %s",
+		       c->where, place, name, strerror(-r));
+}
+
+static int add_name(struct compiler *c, const char *place, json_t *v, bool applies, uint32_t action,
+		    const struct args *args)
+{
+	const char *name = json_string_value(v);
+	int nr;
+
+	if (!name || !*name)
+		return bad(c, place, "names: must be names of system calls");
+	if (++c->names_n > PROFILE_NAMES_MAX)
+		return err_set(c->err, ERR_TOO_LARGE, "INVALID_REQUEST_BODY", E2BIG,
+			       "%s.%s.names: over %d names in all rules", c->where, place, PROFILE_NAMES_MAX);
+	nr = seccomp_syscall_resolve_name(name);
+	if (nr == __NR_SCMP_ERROR) {
+		nr = newer_syscall(name);
+		if (nr < 0)
+			warn(c, strnlen(name, 65) <= 64 ? name : "(a name over 64 bytes)");
+		if (nr >= 0)
+			c->parts.newest = MAX(c->parts.newest, nr);
+		return nr >= 0 && applies ? add_extra(c, place, name, nr, action, args) : 0;
+	}
+	c->parts.newest = MAX(c->parts.newest, nr);
+	if (!applies)
+		return 0;
+	note_start_call(c, nr, action, args->n > 0);
+	return add_rule(c, place, name, nr, action, args);
+}
+
+static int add_names(struct compiler *c, const char *place, json_t *rule, bool applies, uint32_t action,
+		     const struct args *args)
+{
+	json_t *names = json_object_get(rule, "names"), *name = json_object_get(rule, "name"), *v;
+	size_t i;
+	int r = 0;
+
+	if (name && !json_is_null(name))
+		return add_name(c, place, name, applies, action, args);
+	if (!json_is_array(names))
+		return bad(c, place, "names: must be an array of names of system calls");
+	json_array_foreach(names, i, v)
+	{
+		r = add_name(c, place, v, applies, action, args);
+		if (r < 0)
+			break;
+	}
+	return r;
+}
+
+static int add_syscalls(struct compiler *c, json_t *rule, size_t index)
+{
+	char place[PLACE_MAX], where[PLACE_MAX];
+	uint32_t action = 0, errnum = EPERM;
+	bool included = true, excluded = false;
+	struct args args;
+
+	(void)snprintf(place, sizeof(place), "syscalls[%zu]", index);
+	if (!json_is_object(rule))
+		return bad(c, place, "must be an object");
+	(void)below(where, place, "errnoRet");
+	int r = parse_errno(c, json_object_get(rule, "errnoRet"), where, &errnum);
+	(void)below(where, place, "action");
+	if (r >= 0)
+		r = parse_action(c, json_object_get(rule, "action"), errnum, where, &action);
+	if (r >= 0)
+		r = parse_args(c, rule, place, &args);
+	if (r >= 0)
+		r = meets(c, rule, place, "includes", true, &included);
+	if (r >= 0)
+		r = meets(c, rule, place, "excludes", false, &excluded);
+	return r < 0 ? r : add_names(c, place, rule, included && !excluded, action, &args);
+}
+
+/* ---- architectures ---------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	uint32_t token;
+} arches[] = {
+	{"SCMP_ARCH_NATIVE", SCMP_ARCH_NATIVE},	  {"SCMP_ARCH_X86", SCMP_ARCH_X86},
+	{"SCMP_ARCH_X86_64", SCMP_ARCH_X86_64},	  {"SCMP_ARCH_X32", SCMP_ARCH_X32},
+	{"SCMP_ARCH_ARM", SCMP_ARCH_ARM},	  {"SCMP_ARCH_AARCH64", SCMP_ARCH_AARCH64},
+	{"SCMP_ARCH_RISCV64", SCMP_ARCH_RISCV64}, {"SCMP_ARCH_PPC64LE", SCMP_ARCH_PPC64LE},
+	{"SCMP_ARCH_S390", SCMP_ARCH_S390},	  {"SCMP_ARCH_S390X", SCMP_ARCH_S390X},
+};
+
+/* 0: some machine's that is not ours, as profiles for all of them name it. */
+static int arch_token(const struct compiler *c, json_t *v, const char *place, uint32_t *ret)
+{
+	const char *name = json_string_value(v);
+
+	*ret = 0;
+	if (!name || strncmp(name, "SCMP_ARCH_", 10) != 0)
+		return bad(c, place, "must be the name of an architecture (SCMP_ARCH_...)");
+	for (size_t i = 0; i < ARRAY_SIZE(arches); i++)
+		if (strcmp(arches[i].name, name) == 0)
+			*ret = arches[i].token == SCMP_ARCH_NATIVE ? seccomp_arch_native() : arches[i].token;
+	return 0;
+}
+
+/* Another entry into this very kernel; the filter of any other can never be asked. */
+static bool is_ours(uint32_t token)
+{
+	uint32_t native = seccomp_arch_native();
+
+	return token == native ||
+	       (native == SCMP_ARCH_X86_64 && (token == SCMP_ARCH_X86 || token == SCMP_ARCH_X32)) ||
+	       (native == SCMP_ARCH_AARCH64 && token == SCMP_ARCH_ARM) ||
+	       (native == SCMP_ARCH_S390X && token == SCMP_ARCH_S390);
+}
+
+static int add_arches(struct compiler *c, json_t *list, const char *place)
+{
+	size_t i;
+	json_t *v;
+
+	if (!list || json_is_null(list))
+		return 0;
+	if (!json_is_array(list))
+		return bad(c, place, "must be an array");
+	json_array_foreach(list, i, v)
+	{
+		uint32_t token;
+		int r = arch_token(c, v, place, &token);
+
+		if (r < 0)
+			return r;
+		if (token == 0 || !is_ours(token))
+			continue;
+		r = seccomp_arch_add(c->ctx, token);
+		if (r < 0 && r != -EEXIST)
+			return bad(c, place, strerror(-r));
+	}
+	return 0;
+}
+
+static int add_arch_map(struct compiler *c, json_t *map)
+{
+	size_t i;
+	json_t *entry;
+
+	if (!map || json_is_null(map))
+		return 0;
+	if (!json_is_array(map))
+		return bad(c, "archMap", "must be an array");
+	json_array_foreach(map, i, entry)
+	{
+		char place[PLACE_MAX];
+		uint32_t token;
+
+		(void)snprintf(place, sizeof(place), "archMap[%zu].architecture", i);
+		int r = arch_token(c, json_object_get(entry, "architecture"), place, &token);
+		(void)snprintf(place, sizeof(place), "archMap[%zu].subArchitectures", i);
+		if (r >= 0 && token == seccomp_arch_native())
+			r = add_arches(c, json_object_get(entry, "subArchitectures"), place);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* ---- the whole ----------------------------------------------------------------------- */
+
+static int begin(struct compiler *c, json_t *profile)
+{
+	uint32_t errnum = EPERM;
+
+	if (!json_is_object(profile))
+		return bad(c, "", "must be an object");
+	int r = parse_errno(c, json_object_get(profile, "defaultErrnoRet"), "defaultErrnoRet", &errnum);
+	if (r >= 0)
+		r = parse_action(c, json_object_get(profile, "defaultAction"), errnum, "defaultAction",
+				 &c->default_action);
+	if (r < 0)
+		return r;
+	c->ctx = seccomp_init(c->default_action);
+	if (!c->ctx)
+		return no_memory(c);
+	/* A search tree, so that a call costs the same wherever it stands in the profile. */
+	(void)seccomp_attr_set(c->ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	r = seccomp_attr_set(c->ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(EPERM));
+	if (r < 0)
+		return err_sys(c->err, "RUNTIME_ERROR", -r, "compile the profile %s", c->where);
+	r = add_arches(c, json_object_get(profile, "architectures"), "architectures");
+	return r < 0 ? r : add_arch_map(c, json_object_get(profile, "archMap"));
+}
+
+static int add_all(struct compiler *c, json_t *profile)
+{
+	json_t *rules = json_object_get(profile, "syscalls"), *rule;
+	size_t i;
+
+	if (!rules || json_is_null(rules))
+		return 0;
+	if (!json_is_array(rules))
+		return bad(c, "syscalls", "must be an array");
+	if (json_array_size(rules) > PROFILE_RULES_MAX)
+		return err_set(c->err, ERR_TOO_LARGE, "INVALID_REQUEST_BODY", E2BIG,
+			       "%s.syscalls: over %d rules", c->where, PROFILE_RULES_MAX);
+	json_array_foreach(rules, i, rule)
+	{
+		int r = add_syscalls(c, rule, i);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int export(struct compiler *c, struct buf *out)
+{
+	_cleanup_close_ int fd = memfd_create("filter", MFD_CLOEXEC);
+	int r = fd < 0 ? -errno : seccomp_export_bpf(c->ctx, fd);
+
+	if (r < 0)
+		return err_sys(c->err, "RUNTIME_ERROR", -r, "compile the profile %s", c->where);
+	for (;;) {
+		ssize_t n;
+
+		if (buf_reserve(out, 16384) < 0)
+			return bad(c, "", "is too large: the kernel takes 4096 instructions");
+		n = pread(fd, buf_tail(out), 16384, (off_t)out->len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(c->err, "RUNTIME_ERROR", errno, "compile the profile %s", c->where);
+		if (n == 0)
+			return 0;
+		out->len += (size_t)n;
+	}
+}
+
+static int finish(struct compiler *c, struct filter *ret)
+{
+	_cleanup_buf_ struct buf program = BUF_INIT((BPF_MAXINSNS + 4096) * sizeof(struct sock_filter));
+	const struct seccomp_data exec = {.nr = SYS_execve, .arch = native_arch()};
+	unsigned all = (1U << FILTER_START_CALLS_N) - 1;
+	int r = export(c, &program);
+
+	if (r < 0)
+		return r;
+	c->parts.body = (const struct sock_filter *)program.data;
+	c->parts.body_n = program.len / sizeof(struct sock_filter);
+	c->parts.start_ok = c->start_denied == 0 && (lets_pass(c->default_action) || c->start_allowed == all);
+	/* What is newer than a list of what is allowed: not there, rather than forbidden. */
+	if (lets_pass(c->default_action))
+		c->parts.newest = -1;
+	r = filter_build(&c->parts, ret);
+	if (r == -E2BIG)
+		return bad(c, "", "is too large: the kernel takes 4096 instructions");
+	if (r < 0)
+		return no_memory(c);
+	if (lets_pass(filter_run(&ret->plain, &exec) & SECCOMP_RET_ACTION_FULL))
+		return 0;
+	filter_done(ret);
+	return bad(c, "syscalls", "must allow execve, without which nothing can be started");
+}
+
+int profile_compile(json_t *profile, uint64_t caps, const char *where, struct filter *ret,
+		    struct profile_warnings *warnings, struct err *err)
+{
+	struct compiler c = {
+		.where = where, .caps = caps, .warnings = warnings, .err = err, .parts.newest = -1};
+	int r = begin(&c, profile);
+
+	if (warnings)
+		*warnings = (struct profile_warnings){.n = 0};
+	if (r >= 0)
+		r = add_all(&c, profile);
+	if (r >= 0)
+		r = finish(&c, ret);
+	if (c.ctx)
+		seccomp_release(c.ctx);
+	return r;
+}

@@ -1,0 +1,37 @@
+/*
+ * profile.h - filter profiles in the OCI seccomp JSON format, compiled by libseccomp.
+ *
+ * Read: defaultAction, defaultErrnoRet, architectures or archMap, and syscalls[]
+ * with names (or name), action, errnoRet, args, includes and excludes (caps,
+ * arches, minKernel). Names that nobody knows are left out with a warning, as
+ * other engines do; a wrong shape is an error that names its place. What is
+ * about how a filter is installed (flags, listenerPath) is not looked at.
+ *
+ * A call through another architecture's entry (i386, x32) that the profile does not name is denied with
+ * EPERM. SCMP_ACT_NOTIFY is refused: the listener is ours.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "lib/err.h"
+#include "seccomp/filter.h"
+
+#define PROFILE_NAMES_MAX    4096 /* of system calls, over all rules */
+#define PROFILE_RULES_MAX    1024 /* elements of syscalls[] */
+#define PROFILE_ARGS_MAX     256  /* conditions on arguments, times the names they are for */
+#define PROFILE_WARNINGS_MAX 1024 /* bytes of unknown names that are told */
+
+struct profile_warnings {
+	char text[PROFILE_WARNINGS_MAX]; /* "a, b, c"; empty: none */
+	size_t n;
+};
+
+/*
+ * caps: what the process will have, which includes and excludes ask for. where: how messages call the
+ * profile. ERR_INVALID with *err. warnings may be NULL.
+ */
+int profile_compile(json_t *profile, uint64_t caps, const char *where, struct filter *ret,
+		    struct profile_warnings *warnings, struct err *err);
+/* "CAP_CHOWN", "chown": its number, or -1. */
+int capability_number(const char *name);
