@@ -15,6 +15,7 @@
 
 #include "execd/api/api.h"
 #include "execd/api/auth.h"
+#include "execd/claim.h"
 #include "execd/command.h"
 #include "execd/confinement.h"
 #include "execd/context.h"
@@ -244,15 +245,36 @@ static int agent_run(struct agent *a)
 	return r < 0 ? EXIT_FAILURE : r;
 }
 
+/* What it is told is to count as if it had been there from the start: the options are read again. */
+static int agent_wait(struct agent *a, int argc, char **argv, struct claim *claim, struct err *err)
+{
+	int r = claim_wait(a->options.claim_fd, claim, err);
+	if (r <= 0)
+		return r < 0 ? r : OPTIONS_DONE;
+	options_done(&a->options);
+	r = options_parse(argc, argv, &a->options, err);
+	if (r != OPTIONS_RUN)
+		return r;
+	a->options.entrypoint = claim->entrypoint;
+	if (claim->token) {
+		free(a->options.token);
+		a->options.token = TAKE_PTR(claim->token);
+	}
+	return OPTIONS_RUN;
+}
+
 int main(int argc, char **argv)
 {
 	struct agent agent = {.log_fd = -EBADF};
+	struct claim claim = {0};
 	struct err err = {0};
 	/* The agent has started itself for it: nothing of what follows is for that process. */
 	if (argc == 1 && strcmp(argv[0], NURSERY_NAME) == 0)
 		return nursery_main();
 	fill_stdio();
 	int r = options_parse(argc, argv, &agent.options, &err);
+	if (r == OPTIONS_RUN && agent.options.claim_fd >= 0)
+		r = agent_wait(&agent, argc, argv, &claim, &err);
 	if (r == OPTIONS_DONE)
 		return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 	if (r < 0) {
@@ -261,5 +283,6 @@ int main(int argc, char **argv)
 	}
 	r = agent_run(&agent);
 	agent_free(&agent);
+	claim_done(&claim);
 	return r;
 }

@@ -29,6 +29,7 @@ enum flag_id {
 	FLAG_CONFINEMENT,
 	FLAG_PROFILES,
 	FLAG_INIT,
+	FLAG_CLAIM_FD,
 	FLAG_VERSION,
 	FLAG_HELP,
 	FLAG_IGNORED,
@@ -64,6 +65,8 @@ static const struct flag flags[] = {
 	{"seccomp-profiles", FLAG_PROFILES, "NAME=FILE,..", false,
 	 "OCI seccomp profiles that can be named (EXECD_SECCOMP_PROFILES)"},
 	{"init", FLAG_INIT, NULL, false, "be the init process; what follows \"--\" is the entrypoint"},
+	{"claim-fd", FLAG_CLAIM_FD, "FD", false,
+	 "be a spare: wait until this descriptor says entrypoint, environment and token"},
 	{"version", FLAG_VERSION, NULL, false, "print the version"},
 	{"help", FLAG_HELP, NULL, false, "print this"},
 	{"h", FLAG_HELP, NULL, false, NULL},
@@ -248,6 +251,10 @@ static int apply(struct options *o, const struct flag *flag, const char *name, c
 	case FLAG_INIT:
 		o->init = true;
 		return 0;
+	case FLAG_CLAIM_FD:
+		r = parse_number(name, value, INT32_MAX, &v, "a descriptor", err);
+		o->claim_fd = (int)v;
+		return r;
 	case FLAG_VERSION:
 		printf("execd %s\n", EXECD_VERSION);
 		return OPTIONS_DONE;
@@ -350,6 +357,7 @@ int options_parse(int argc, char **argv, struct options *ret, struct err *err)
 	struct options o = {.host = "0.0.0.0",
 			    .port = EXECD_PORT,
 			    .listen_fd = -1,
+			    .claim_fd = -1,
 			    .log_level = LOG_INFO,
 			    .grace_ms = 1000,
 			    .kernel_spares = 1};

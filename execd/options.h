@@ -22,6 +22,7 @@ struct options {
 	const char *host;
 	uint16_t port;
 	int listen_fd; /* inherited listening socket, or -1 */
+	int claim_fd;  /* where to wait until we are wanted (claim.h), or -1 */
 
 	char *token; /* heap, or NULL */
 	const char *env_file;

@@ -20,6 +20,7 @@ int config_init(struct config *c)
 		.network_bridge = strdup("sandboxd0"),
 		.network_subnet = strdup("10.44.0.0/16"),
 		.cni_path = strdup("/usr/lib/cni"),
+		.pool_starts = 2,
 		.provision_max_s = 60,
 		.stop_max_s = 30,
 		.tombstone_s = 3600,
@@ -50,6 +51,9 @@ void config_done(struct config *c)
 	free(c->runtime);
 	fd_close(&c->listen_fd);
 	image_table_done(&c->images);
+	for (size_t i = 0; i < c->pools_n; i++)
+		free(c->pools[i].image);
+	free(c->pools);
 	config_free_list(c->allowed_host_paths);
 	config_free_list(c->nameservers);
 	free(c->network_bridge);
@@ -108,6 +112,21 @@ static int check_network(const struct config *c, struct err *err)
 			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
 				       "network.nameservers: '%.64s' is not an IPv4 address", *s);
 	return 0;
+}
+
+int config_add_pool(struct config *c, const char *image, uint32_t size)
+{
+	for (size_t i = 0; i < c->pools_n; i++)
+		if (image_same(c->pools[i].image, image)) {
+			c->pools[i].size = size;
+			return 0;
+		}
+	struct config_pool *pools = reallocarray(c->pools, c->pools_n + 1, sizeof(*pools));
+	if (!pools)
+		return -ENOMEM;
+	c->pools = pools;
+	pools[c->pools_n] = (struct config_pool){.image = strdup(image), .size = size};
+	return pools[c->pools_n].image ? (c->pools_n++, 0) : -ENOMEM;
 }
 
 /* The agent's binary is looked for beside ours. */

@@ -19,6 +19,14 @@ enum network_mode {
 	NETWORK_HOST,
 };
 
+/* Started sandboxes that are kept for creates of this image. */
+struct config_pool {
+	char *image;
+	uint32_t size;
+};
+
+#define POOL_SIZE_MAX 1000
+
 struct config {
 	char *listen_host;
 	uint16_t listen_port; /* 0: any */
@@ -40,6 +48,9 @@ struct config {
 	char **nameservers;	   /* in place of the host's; NULL: those */
 	bool reach_host;	   /* sandboxes may talk to the host's own addresses */
 	bool reach_sandboxes;	   /* and to each other */
+	struct config_pool *pools; /* [pool] */
+	size_t pools_n;
+	uint32_t pool_starts; /* spares that start at once */
 
 	uint32_t timeout_max_s;	  /* longest `timeout` of a create, 0: no limit but TIMEOUT_MAX_S */
 	uint32_t provision_max_s; /* Pending for longer is a failure */
@@ -55,6 +66,9 @@ struct config {
 /* A timeout beyond this cannot be meant. */
 #define TIMEOUT_MIN_S 60
 #define TIMEOUT_MAX_S (100u * 366 * 24 * 3600)
+
+/* A second row for the same image replaces the first. */
+int config_add_pool(struct config *c, const char *image, uint32_t size);
 
 /* Defaults; -ENOMEM. */
 int config_init(struct config *c);

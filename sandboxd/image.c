@@ -4,7 +4,6 @@
 #include "sandboxd/image.h"
 
 #include <fnmatch.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,6 +68,16 @@ static const char *skip(const char *s, const char *prefix)
 	return strncmp(s, prefix, n) == 0 ? s + n : s;
 }
 
+static const char *short_reference(const char *uri)
+{
+	return skip(skip(skip(uri, "docker.io/"), "index.docker.io/"), "library/");
+}
+
+bool image_same(const char *a, const char *b)
+{
+	return strcmp(short_reference(a), short_reference(b)) == 0;
+}
+
 /* Where the tag or digest begins: the first '@', or the last ':' behind the last '/'. */
 static size_t name_length(const char *uri)
 {
@@ -97,7 +106,7 @@ static void list_patterns(const struct image_table *t, char *out, size_t size)
 int image_resolve(const struct image_table *t, const char *uri, const char **ret_root, struct err *err)
 {
 	char name[IMAGE_URI_MAX];
-	const char *ref = skip(skip(skip(uri, "docker.io/"), "index.docker.io/"), "library/");
+	const char *ref = short_reference(uri);
 	size_t n = name_length(ref);
 
 	if (strlen(uri) < sizeof(name)) {

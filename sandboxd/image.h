@@ -11,6 +11,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "lib/err.h"
 
 struct image_row {
@@ -28,6 +30,9 @@ struct image_table {
 int image_table_init(struct image_table *t); /* with the default rows */
 void image_table_done(struct image_table *t);
 int image_table_add(struct image_table *t, const char *pattern, const char *root, struct err *err);
+
+/* They name the same: "docker.io/" and "library/" in front say nothing. */
+bool image_same(const char *a, const char *b);
 
 /* The root for a reference; -ENOENT with a message that lists the patterns. */
 int image_resolve(const struct image_table *t, const char *uri, const char **ret_root, struct err *err);

@@ -92,6 +92,7 @@ struct runtime_spec {
 	const char *snapshot;	  /* to stand on, or NULL */
 	const char *token;	  /* that execd asks every request for, or NULL */
 	struct runtime_limits limits;
+	bool spare; /* execd waits for claim(), which brings entrypoint, env, token and limits */
 	const struct volumes *volumes; /* opened, or NULL; a driver that keeps a descriptor duplicates it */
 };
 
@@ -103,6 +104,14 @@ struct runtime_ops {
 	/* 0: started or failed follows. -errno: nothing began. */
 	int (*create)(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
 		      struct err *err);
+	/*
+	 * Gives a spare that has started what its execd waits for (text, as of execd/claim.h), and its
+	 * limits. 0: it will serve as if it had been created so, also if we die now; *ret_notes as those of
+	 * started(), borrowed until the next event. -errno: it is of no use any more. NULL: there are no
+	 * spares here.
+	 */
+	int (*claim)(struct runtime *rt, struct runtime_box *box, const struct runtime_limits *limits,
+		     const char *text, size_t n, const char **ret_notes, struct err *err);
 	/* 0: it runs and is watched. -ESRCH: it is gone; destroy() removes what is left. */
 	int (*adopt)(struct runtime *rt, struct runtime_box *box, const char *handle);
 	/* Stops every process in it where it stands, or lets them go on; frozen follows. -errno: not begun.

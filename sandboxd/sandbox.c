@@ -35,17 +35,25 @@ struct sandbox *sandbox_find(struct sandboxes *all, const char *id)
 	return node ? container_of(node, struct sandbox, node) : NULL;
 }
 
-struct sandbox *sandbox_new(struct sandboxes *all, const char *id, enum sandbox_state state)
+struct sandbox *sandbox_alloc(struct sandboxes *all, const char *id)
 {
 	struct sandbox *sb = calloc(1, sizeof(*sb));
 	if (!sb)
 		return NULL;
 	sb->all = all;
-	sb->state = state;
 	sb->ping = PING_INIT;
 	sb->box.events = &sandbox_events;
 	(void)snprintf(sb->box.id, sizeof(sb->box.id), "%s", id);
 	list_init(&sb->link);
+	return sb;
+}
+
+struct sandbox *sandbox_new(struct sandboxes *all, const char *id, enum sandbox_state state)
+{
+	struct sandbox *sb = sandbox_alloc(all, id);
+	if (!sb)
+		return NULL;
+	sb->state = state;
 	if (map_add(&all->live, &sb->node, sb->box.id) < 0) {
 		free(sb);
 		return NULL;
@@ -57,6 +65,7 @@ struct sandbox *sandbox_new(struct sandboxes *all, const char *id, enum sandbox_
 void sandbox_free(struct sandbox *sb)
 {
 	ping_cancel(&sb->ping);
+	sandboxes_spares_kick(sb->all);
 	map_del(&sb->all->live, &sb->node);
 	list_del(&sb->link);
 	free(sb);
@@ -89,6 +98,8 @@ void sandboxes_check_drained(struct sandboxes *all)
 	list_foreach_safe (l, &all->list)
 		if (all->kill || on_its_way(list_entry(l, struct sandbox, link)))
 			return;
+	if (sandboxes_spares_left(all))
+		return;
 	loop_defer(all->env.loop, &all->drained_soon, on_drained);
 }
 
@@ -119,6 +130,7 @@ static int insert(struct sandboxes *all, const struct sandbox_spec *spec, const 
 		.metadata = metadata,
 		.platform = platform,
 		.runtime = all->env.runtime->ops->name,
+		.handle = *sb->handle ? sb->handle : NULL,
 		.port = sb->box.port,
 		.token = spec->runtime.token,
 		.snapshot = spec->runtime.snapshot,
@@ -140,39 +152,54 @@ static int check_open(struct sandboxes *all, struct err *err)
 	return 0;
 }
 
+static int create_cold(struct sandboxes *all, const struct sandbox_spec *spec, struct sandbox **ret,
+		       struct err *err)
+{
+	struct runtime *rt = all->env.runtime;
+	char id[RANDOM_UUID_MAX];
+
+	struct sandbox *sb = sandbox_new(all, random_uuid(id), SANDBOX_PENDING);
+	if (!sb)
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+	int r = rt->ops->create(rt, &sb->box, &spec->runtime, err);
+	if (r < 0)
+		sandbox_free(sb);
+	else
+		*ret = sb;
+	return r;
+}
+
 int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *given, char ret_id[RANDOM_UUID_MAX],
 		     struct err *err)
 {
-	struct runtime *rt = all->env.runtime;
 	struct sandbox_spec copy = *given, *spec = &copy;
-	char id[RANDOM_UUID_MAX], token[TOKEN_DIGITS + 1];
+	char token[TOKEN_DIGITS + 1];
 
 	int r = check_open(all, err);
 	if (r < 0)
 		return r;
-	struct sandbox *sb = sandbox_new(all, random_uuid(id), SANDBOX_PENDING);
-	if (!sb)
-		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
-	sb->created_usec = clock_mono_usec();
-	sandbox_add_note(sb, spec->notes);
+	uint64_t now_usec = clock_mono_usec();
 	if (given->secure)
 		spec->runtime.token = random_hex(token, TOKEN_DIGITS);
-	r = rt->ops->create(rt, &sb->box, &spec->runtime, err);
-	if (r < 0) {
-		sandbox_free(sb);
+	struct sandbox *sb = sandboxes_claim(all, spec);
+	if (sb)
+		sb->claimed_usec = clock_mono_usec();
+	else if ((r = create_cold(all, spec, &sb, err)) < 0)
 		return r;
-	}
-	/* Killed before this is written, we find a directory without a row at the next start. */
+	sb->created_usec = now_usec;
+	sandbox_add_note(sb, spec->notes);
+	/* Killed before this is written, we find a container without a row at the next start. */
 	r = insert(all, spec, sb, err);
 	if (r < 0) {
 		sandbox_tear_down(sb, false);
 		return r;
 	}
-	log_info("sandbox %s: Pending (provisioning) image %s", id, spec->image);
+	log_info("sandbox %s: Pending (%s) image %s", sb->box.id,
+		 sb->claimed_usec ? "claimed" : "provisioning", spec->image);
 	sweeper_kick(all->sweeper);
 	if (sb->box.port) /* else it is told by started() */
 		sandbox_ask_agent(sb);
-	memcpy(ret_id, id, sizeof(id));
+	memcpy(ret_id, sb->box.id, RANDOM_UUID_MAX);
 	return 0;
 }
 
@@ -307,6 +334,11 @@ int sandboxes_new(const struct sandboxes_env *env, struct sandboxes **ret)
 		free(all);
 		return r;
 	}
+	r = sandboxes_spares_new(all);
+	if (r < 0) {
+		sandboxes_free(all);
+		return r;
+	}
 	*ret = all;
 	return 0;
 }
@@ -315,6 +347,7 @@ void sandboxes_free(struct sandboxes *all)
 {
 	if (!all)
 		return;
+	sandboxes_spares_free(all);
 	loop_defer_cancel(&all->drained_soon);
 	loop_defer_cancel(&all->tell_soon);
 	list_foreach_safe (l, &all->list)
@@ -335,6 +368,7 @@ void sandboxes_drain(struct sandboxes *all, bool kill, void (*done)(void *arg), 
 	all->kill = kill;
 	all->drained = done;
 	all->drained_arg = arg;
+	sandboxes_spares_drain(all);
 	if (kill)
 		list_foreach_safe (l, &all->list) {
 			struct sandbox *sb = list_entry(l, struct sandbox, link);

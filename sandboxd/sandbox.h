@@ -94,6 +94,21 @@ int sandboxes_snapshot(struct sandboxes *all, const char *id, const char *name, 
 		       struct err *err);
 int sandboxes_snapshot_delete(struct sandboxes *all, const char *snapshot, struct err *err);
 
+/* The warm pool: one row an image of [pool]. Returns how many there are; i past the end: *ret stays. */
+struct sandbox_pool_stats {
+	const char *image;
+	uint32_t size, ready, starting;
+	uint64_t started;  /* spares, since we began */
+	uint64_t hits;	   /* creates that took a spare */
+	uint64_t misses;   /* that would have, had one been ready */
+	uint64_t unfit;	   /* that asked for what a spare cannot be given: a snapshot, volumes, ... */
+	uint64_t failures; /* spares that did not start, or ended by themselves */
+	char error[256];   /* the last of those, or "" */
+};
+/* What sandboxes_watch() takes for changes of `started` and `failures`. */
+#define SANDBOX_POOL_WATCH "pool"
+size_t sandboxes_pools(const struct sandboxes *all, size_t i, struct sandbox_pool_stats *ret);
+
 /* What the driver has of the sandbox's own output, as of runtime_ops.log. */
 int sandboxes_network(struct sandboxes *all, const char *id, struct buf *out);
 int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut);

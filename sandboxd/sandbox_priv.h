@@ -1,6 +1,7 @@
 /*
  * sandbox_priv.h - what the files of the noun share: sandbox.c (the objects, and what clients ask
- * for), sandbox_state.c, sandbox_pause.c, sandbox_snapshot.c, sandbox_recover.c, sandbox_watch.c.
+ * for), sandbox_state.c, sandbox_pause.c, sandbox_snapshot.c, sandbox_spare.c,
+ * sandbox_recover.c, sandbox_watch.c.
  */
 #pragma once
 
@@ -19,7 +20,10 @@ struct sandbox {
 	struct ping ping;
 	enum sandbox_state state; /* of the row */
 	bool started, answered;
-	uint64_t created_usec, started_usec, answered_usec; /* monotonic; 0: not seen in this life */
+	uint64_t created_usec, claimed_usec, started_usec,
+		answered_usec;	     /* monotonic; 0: not seen in this life */
+	struct shelf *shelf;	     /* a spare's place in the pool, NULL: it is none, or is ending */
+	uint64_t give_up_ms;	     /* monotonic, of a spare that starts */
 	char taking[RUNTIME_ID_MAX]; /* the snapshot that is being taken of it, or waits until it runs */
 	bool pause_wanted;	     /* by a client that knew of its agent's answer before we did */
 	char handle[RUNTIME_HANDLE_MAX];
@@ -29,6 +33,7 @@ struct sandbox {
 struct sandboxes {
 	struct sandboxes_env env;
 	struct sweeper *sweeper;
+	struct spares *spares; /* NULL: there is no pool */
 	struct map live;
 	struct list list;
 	struct list watches;
@@ -43,6 +48,8 @@ struct sandboxes {
 extern const struct runtime_events sandbox_events;
 
 struct sandbox *sandbox_find(struct sandboxes *all, const char *id);
+/* Known to nobody yet; free() undoes it. */
+struct sandbox *sandbox_alloc(struct sandboxes *all, const char *id);
 struct sandbox *sandbox_new(struct sandboxes *all, const char *id, enum sandbox_state state);
 void sandbox_free(struct sandbox *sb);
 void sandbox_add_note(struct sandbox *sb, const char *note);
@@ -66,6 +73,15 @@ int sandbox_on_due(void *arg, const char *id, enum sandbox_state state, uint64_t
 int sandbox_freeze(struct sandbox *sb, bool on, struct err *err);
 void sandbox_on_frozen(struct runtime_box *box, bool on, const struct err *err);
 int sandbox_not_in_state(struct err *err, const char *code, const char *id, const char *wanted);
+
+int sandboxes_spares_new(struct sandboxes *all);
+void sandboxes_spares_free(struct sandboxes *all);
+/* Something has changed: refill where it is time. Cheap, may be called at every change. */
+void sandboxes_spares_kick(struct sandboxes *all);
+/* A spare that has become this sandbox, still without a row; NULL: there is none that fits. */
+struct sandbox *sandboxes_claim(struct sandboxes *all, const struct sandbox_spec *spec);
+void sandboxes_spares_drain(struct sandboxes *all);
+bool sandboxes_spares_left(const struct sandboxes *all);
 
 int sandbox_take_snapshot(struct sandbox *sb, struct err *err);
 void sandbox_on_snapshotted(struct runtime_box *box, const char *snapshot, const struct err *why);

@@ -71,12 +71,28 @@ static void recover_step(struct sandbox *sb)
 		sandbox_on_frozen(&sb->box, on, &err);
 }
 
+/* It was a spare that had been told all when its row was written: it serves, or is about to. */
+static int recover_claimed(struct sandbox *sb, const char *handle)
+{
+	struct runtime *rt = sb->all->env.runtime;
+
+	int r = rt->ops->adopt(rt, &sb->box, handle);
+	if (r < 0)
+		return r;
+	(void)snprintf(sb->handle, sizeof(sb->handle), "%s", handle);
+	sb->answered = false;
+	sandbox_ask_agent(sb);
+	return 0;
+}
+
 static void recover_one(struct sandbox *sb, const char *handle)
 {
 	struct runtime *rt = sb->all->env.runtime;
 
 	switch (sb->state) {
 	case SANDBOX_PENDING:
+		if (*handle && recover_claimed(sb, handle) == 0)
+			return;
 		(void)sandbox_fail(sb, "interrupted", "sandboxd was stopped while it created the sandbox.",
 				   false);
 		return;
@@ -134,5 +150,6 @@ int sandboxes_recover(struct sandboxes *all, struct err *err)
 	r = rt->ops->leftovers(rt, on_leftover, all);
 	sandboxes_recover_snapshots(all);
 	sweeper_kick(all->sweeper);
+	sandboxes_spares_kick(all);
 	return r < 0 ? err_sys(err, "SANDBOX::UNKNOWN_ERROR", -r, "look for leftovers") : 0;
 }

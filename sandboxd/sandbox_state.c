@@ -58,6 +58,7 @@ int sandboxes_move(struct sandboxes *all, const char *id, struct transition *t)
 	log_info("sandbox %s: %s%s%s", id, sandbox_state_name(t->to), t->message ? ": " : "",
 		 t->message ? t->message : "");
 	sweeper_kick(all->sweeper);
+	sandboxes_spares_kick(all);
 	sandboxes_tell(all, id);
 	return 0;
 }
@@ -94,9 +95,10 @@ static void note_timing(const struct sandbox *sb)
 		const char *name;
 		uint64_t at;
 	} steps[] = {
-		{"pulledMs", sb->box.pulled_usec},     {"unpackedMs", sb->box.unpacked_usec},
-		{"preparedMs", sb->box.prepared_usec}, {"startedMs", sb->started_usec},
-		{"answeredMs", sb->answered_usec},     {"totalMs", clock_mono_usec()},
+		{"pulledMs", sb->box.pulled_usec}, {"unpackedMs", sb->box.unpacked_usec},
+		{"claimedMs", sb->claimed_usec},   {"preparedMs", sb->box.prepared_usec},
+		{"startedMs", sb->started_usec},   {"answeredMs", sb->answered_usec},
+		{"totalMs", clock_mono_usec()},
 	};
 	char text[256];
 	size_t n = 0;

@@ -73,6 +73,8 @@ static const struct setting settings[] = {
 	{"sandboxd", "execd", SET_PATH, AT(execd), 0, 0, NULL, "the agent; default: execd beside sandboxd"},
 	{"sandboxd", "oci_runtime", SET_STRING, AT(runtime), 0, 0, "\"crun\"", "OCI runtime: path or name"},
 	{"sandboxd", "max_sandboxes", SET_U32, AT(sandboxes_max), 1, 1000000, "4096", "live at once"},
+	{"sandboxd", "pool_starts", SET_U32, AT(pool_starts), 1, 64, "2",
+	 "sandboxes of the pool that start at once"},
 	{"sandboxd", "provision_timeout_seconds", SET_U32, AT(provision_max_s), 1, 86400, "60",
 	 "how long a start may take"},
 	{"sandboxd", "stop_timeout_seconds", SET_U32, AT(stop_max_s), 1, 86400, "30",
@@ -276,10 +278,30 @@ static int load_images(const struct toml *table, struct config *c, struct err *e
 	return 0;
 }
 
+/* [pool]: an image = how many started sandboxes are kept for it */
+static int load_pool(const struct toml *table, struct config *c, struct err *err)
+{
+	for (const struct toml *v = table->first; v; v = v->next) {
+		if (v->type != TOML_INTEGER)
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+				       "line %u: pool.\"%.200s\": expected an integer, got %s", v->line,
+				       v->key, toml_type_name(v->type));
+		if (v->integer < 0 || v->integer > POOL_SIZE_MAX)
+			return err_set(err, ERR_INVALID, "CONFIG", ERANGE,
+				       "line %u: pool.\"%.200s\": %lld is not from 0 to %d", v->line, v->key,
+				       (long long)v->integer, POOL_SIZE_MAX);
+		if (config_add_pool(c, v->key, (uint32_t)v->integer) < 0)
+			return err_sys(err, "CONFIG", ENOMEM, "read the configuration");
+	}
+	return 0;
+}
+
 static int load_section(const struct toml *table, struct config *c, struct err *err)
 {
 	if (strcmp(table->key, "images") == 0 && table->type == TOML_TABLE)
 		return load_images(table, c, err);
+	if (strcmp(table->key, "pool") == 0 && table->type == TOML_TABLE)
+		return load_pool(table, c, err);
 	if (table->type != TOML_TABLE || !section_known(table->key)) {
 		log_warn("%s (line %u) is not a section of the configuration", table->key, table->line);
 		return 0;
@@ -348,7 +370,9 @@ static void put_all(struct buf *out)
 		put_setting(out, &settings[i]);
 	}
 	(void)buf_puts(out, "\n# The names that clients use for images (globs), and the root each runs on.\n"
-			    "[images]\n# \"my-team/*\" = \"host\"\n");
+			    "[images]\n# \"my-team/*\" = \"host\"\n"
+			    "\n# How many started sandboxes are kept ready, by image: a create takes one.\n"
+			    "[pool]\n# \"python:3.11\" = 4\n");
 }
 
 int settings_write(const char *path, bool force, struct err *err)

@@ -26,6 +26,7 @@ const struct http_route lifecycle_routes[] = {
 	ROUTE("GET", "/sandboxes/{id}/diagnostics/logs", diagnostics_logs),
 	ROUTE("GET", "/sandboxes/{id}/diagnostics/events", diagnostics_events),
 	ROUTE("POST", "/sandboxes/{id}/snapshots", snapshot_post, .body = HTTP_BODY_JSON),
+	ROUTE("GET", "/pool", pool_get),
 	ROUTE("GET", "/snapshots", snapshots_get),
 	ROUTE("GET", "/snapshots/{id}", snapshot_get),
 	ROUTE("DELETE", "/snapshots/{id}", snapshot_delete),

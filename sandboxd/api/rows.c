@@ -41,8 +41,7 @@ int reply_rows(struct http_req *req, struct buf *b, struct err *err)
 
 /* ---- lists ----------------------------------------------------------------------- */
 
-/* From 1 to max; absent: *ret stays. */
-static int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err)
+int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err)
 {
 	const char *text = http_query(req, name);
 	char *end;

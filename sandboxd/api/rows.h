@@ -33,6 +33,8 @@ void page_begin(struct jw *w);
 int page_reply(struct http_req *req, struct jw *w, struct buf *b, const struct page *p, uint64_t total,
 	       struct err *err);
 
+/* A query parameter from 1 to max; absent: *ret stays. */
+int query_number(struct http_req *req, const char *name, uint32_t max, uint32_t *ret, struct err *err);
 /* Adds the bit of each state that the query names; parse: 0 and *ret, or -EINVAL. */
 int query_states(struct http_req *req, const char *name, int (*parse)(const char *word, unsigned *ret),
 		 unsigned *states, struct err *err);

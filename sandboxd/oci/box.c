@@ -22,7 +22,8 @@ struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 		return NULL;
 	b->oci = oci;
 	b->box = box;
-	b->pidfd = b->listen_fd = b->token_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd = -EBADF;
+	b->pidfd = b->listen_fd = b->token_fd = b->claim_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd =
+		-EBADF;
 	(void)snprintf(b->dir, sizeof(b->dir), "%s/sandboxes/%s", oci->config->state_dir, box->id);
 	box_read_snapshot(b);
 	named_read(b);
@@ -38,6 +39,7 @@ void box_free(struct oci_box *b)
 	loop_io_del(&b->pid_io);
 	loop_defer_cancel(&b->inline_job);
 	fd_close(&b->pidfd);
+	fd_close(&b->claim_fd);
 	box_close_inherited(b);
 	list_del(&b->link);
 	free(b->config_json);

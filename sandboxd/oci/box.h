@@ -67,7 +67,8 @@ struct oci_box {
 	struct loop_io pid_io;
 	pid_t pid;
 	int listen_fd;
-	int token_fd; /* a pipe with the agent's token, or -EBADF */
+	int token_fd; /* the agent's end of a pipe with its token or claim, or -EBADF */
+	int claim_fd; /* our end, of a spare: it ends when that is closed */
 
 	struct pool_job job;
 	struct loop_defer inline_job; /* where the pool has no room */
@@ -104,6 +105,12 @@ void box_submit(struct oci_box *b, enum oci_phase phase, void (*run)(struct pool
 int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec, struct err *err);
 /* The container has ended, whoever noticed. */
 void box_ended(struct oci_box *b, bool known, int wstatus);
+
+/* claim.c */
+/* Its execd will wait at b->token_fd. */
+int spare_begin(struct oci_box *b, struct err *err);
+int oci_claim(struct runtime *rt, struct runtime_box *box, const struct runtime_limits *limits,
+	      const char *text, size_t n, const char **ret_notes, struct err *err);
 
 /* adopt.c */
 int oci_adopt(struct runtime *rt, struct runtime_box *box, const char *handle);

@@ -91,6 +91,11 @@ static json_t *args_json(const struct bundle_spec *spec)
 		(void)json_array_append_new(args, json_string("--access-token-file"));
 		(void)json_array_append_new(args, json_sprintf("/proc/self/fd/%d", BUNDLE_TOKEN_FD));
 	}
+	if (spec->spare) {
+		(void)json_array_append_new(args, json_string("--claim-fd"));
+		(void)json_array_append_new(args, json_sprintf("%d", BUNDLE_TOKEN_FD));
+		return args;
+	}
 	(void)json_array_append_new(args, json_string("--"));
 	(void)json_array_extend(args, (json_t *)spec->entrypoint);
 	return args;

@@ -9,7 +9,7 @@
 #include "lib/err.h"
 
 #define BUNDLE_LISTEN_FD 3 /* the number under which the agent finds its socket */
-#define BUNDLE_TOKEN_FD	 4 /* and a pipe with its token, where it has one */
+#define BUNDLE_TOKEN_FD	 4 /* and a pipe with its token, or a spare what it waits for */
 
 struct bundle_spec {
 	const char *path;	  /* default PATH inside */
@@ -17,6 +17,7 @@ struct bundle_spec {
 	const json_t *env;	  /* object of strings, or NULL; wins over the defaults */
 	bool own_network;	  /* the runtime makes it; otherwise it is that of its caller */
 	bool token;		  /* the agent has one, in BUNDLE_TOKEN_FD */
+	bool spare;		  /* it waits for all that at BUNDLE_TOKEN_FD */
 };
 
 /* The JSON text, to be freed. */

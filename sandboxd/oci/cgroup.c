@@ -201,8 +201,8 @@ static int set_limit(const struct cgroups *cg, enum cgroup_controller c, const c
 	}
 }
 
-static void set_limits(const struct cgroups *cg, const char *id, const struct runtime_limits *l,
-		       char notes[CGROUP_NOTES_MAX])
+void cgroups_limit(const struct cgroups *cg, const char *id, const struct runtime_limits *l,
+		   char notes[CGROUP_NOTES_MAX])
 {
 	const bool wanted[CGROUP_CONTROLLERS] = {l->cpu_millis > 0, l->memory_bytes > 0, l->pids > 0, false};
 	size_t n = 0;
@@ -237,7 +237,7 @@ int cgroups_create(const struct cgroups *cg, const char *id, const struct runtim
 				       dirs[i]);
 		}
 	}
-	set_limits(cg, id, limits, notes);
+	cgroups_limit(cg, id, limits, notes);
 	return 0;
 }
 

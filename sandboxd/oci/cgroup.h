@@ -33,6 +33,9 @@ void cgroups_done(const struct cgroups *cg);
 /* Makes the groups and sets the limits. notes: what is not enforced, or "". */
 int cgroups_create(const struct cgroups *cg, const char *id, const struct runtime_limits *limits,
 		   char notes[CGROUP_NOTES_MAX], struct err *err);
+/* Sets them on groups that are there. notes: as above. */
+void cgroups_limit(const struct cgroups *cg, const char *id, const struct runtime_limits *limits,
+		   char notes[CGROUP_NOTES_MAX]);
 /* The cgroup.procs files a process joins by writing to them; returns how many. */
 size_t cgroups_join_files(const struct cgroups *cg, const char *id,
 			  char ret[CGROUP_CONTROLLERS][CGROUP_PATH_MAX]);

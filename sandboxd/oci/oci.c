@@ -57,6 +57,7 @@ static const struct runtime_ops ops = {
 	.name = "oci",
 	.probe = oci_probe,
 	.create = oci_create,
+	.claim = oci_claim,
 	.adopt = oci_adopt,
 	.freeze = oci_freeze,
 	.snapshot = oci_snapshot,

@@ -317,6 +317,7 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 		.env = spec->env,
 		.token = spec->token,
 		.own_network = oci->network.mode == NETWORK_NONE,
+		.spare = spec->spare,
 	};
 	const char *root;
 	int r = image_resolve(&oci->config->images, spec->image.uri, &root, err);
@@ -333,6 +334,8 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 		r = bundle_config(&bundle, &b->config_json, err);
 	if (r == 0 && spec->token)
 		r = pipe_with(spec->token, &b->token_fd, err);
+	if (r == 0 && spec->spare)
+		r = spare_begin(b, err);
 	if (r == 0) {
 		r = listen_any(&b->listen_fd, &box->port);
 		if (r < 0)
