@@ -270,7 +270,7 @@ int main(int argc, char **argv)
 	struct err err = {0};
 	/* The agent has started itself for it: nothing of what follows is for that process. */
 	if (argc == 1 && strcmp(argv[0], NURSERY_NAME) == 0)
-		return nursery_main();
+		return nursery_main(clerk_main);
 	fill_stdio();
 	int r = options_parse(argc, argv, &agent.options, &err);
 	if (r == OPTIONS_RUN && agent.options.claim_fd >= 0)

@@ -71,6 +71,8 @@ int http_server_new(struct loop *loop, const struct http_config *config, struct 
 void http_server_free(struct http_server *s);
 /* Serves a listening stream socket; consumes fd. */
 int http_server_listen(struct http_server *s, int fd, struct err *err);
+/* Serves one connection that is there already; consumes fd, a stream socket. */
+int http_server_adopt(struct http_server *s, int fd, struct err *err);
 /* Binds host:port (port 0: any) and returns the listening descriptor, close-on-exec and non-blocking. */
 int http_bind(const char *host, uint16_t port, int *ret_fd, uint16_t *ret_port, struct err *err);
 

@@ -437,6 +437,8 @@ static void upstream_ready(struct loop_io *io, uint32_t events)
 
 static int connect_next(struct proxy *p)
 {
+	if (p->addresses_n == 0) /* it is there */
+		return loop_io_add(p->loop, &p->io, p->fd, EPOLLOUT, upstream_ready);
 	struct sockaddr_storage address = p->addresses[0];
 	socklen_t n =
 		address.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
@@ -459,11 +461,15 @@ static int connect_next(struct proxy *p)
 int proxy_pass(struct loop *loop, struct http_req *req, const struct proxy_target *target, struct err *err)
 {
 	struct proxy *p = calloc(1, sizeof(*p));
-	if (!p)
+	int given = target->addresses_n == 0 ? target->fd : -EBADF;
+	if (!p) {
+		fd_close(&given);
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "%s", target->what);
+	}
 	p->req = req;
 	p->loop = loop;
-	p->fd = p->io.fd = -EBADF;
+	p->fd = given;
+	p->io.fd = -EBADF;
 	p->out = BUF_INIT(4 * PROXY_HEAD_MAX + PROXY_BUFFER_MAX);
 	p->in = BUF_INIT(2 * PROXY_HEAD_MAX);
 	p->ready = BUF_INIT(4 * PROXY_HEAD_MAX);

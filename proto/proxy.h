@@ -20,8 +20,9 @@
 struct proxy_target {
 	struct sockaddr_storage addresses[PROXY_ADDRESSES_MAX]; /* tried in order while refused */
 	size_t addresses_n;
-	const char *target;	 /* the request target to ask for; copied */
-	const char *what;	 /* who that is, for messages: "port 8000"; copied */
+	int fd;		    /* a connection that is there already, when there are no addresses; consumed */
+	const char *target; /* the request target to ask for; copied */
+	const char *what;   /* who that is, for messages: "port 8000"; copied */
 	const char *const *drop; /* names of request headers to leave out, NULL-terminated; static */
 	const char *add;	 /* header lines to add, each with its CRLF, or NULL; copied */
 };

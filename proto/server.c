@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "lib/fs.h"
 #include "lib/log.h"
 #include "proto/http_priv.h"
 
@@ -238,6 +239,18 @@ void http_server_free(struct http_server *s)
 	lws_loop_free(s->lws);
 	fd_close(&s->reserve_fd);
 	free(s);
+}
+
+int http_server_adopt(struct http_server *s, int fd, struct err *err)
+{
+	int r = fs_set_nonblock(fd);
+
+	if (r < 0) {
+		(void)close(fd);
+		return err_sys(err, "RUNTIME_ERROR", -r, "take a connection");
+	}
+	r = conn_new(s, fd);
+	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "take a connection") : 0;
 }
 
 int http_server_listen(struct http_server *s, int fd, struct err *err)

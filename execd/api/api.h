@@ -6,7 +6,7 @@
 #include "execd/execd.h"
 #include "proto/http.h"
 
-extern const struct http_route execd_routes[];
+extern const struct http_route execd_routes[], clerk_routes[];
 
 /*
  * stream.c: replies with the event stream of a run. Holds its own reference.
@@ -40,7 +40,13 @@ http_handler_fn command_stdin_post, command_stdin_delete, command_signal_post;
 struct run_end;
 int logs_reply(struct http_req *req, struct run *run, const char *header, struct err *err);
 void run_end_message(const struct run_end *end, char *out, size_t size);
-/* isolated.c, isolated_run.c */
+/*
+ * clerk.c: serves the files of a room, in which the process is already, to the connections that come over
+ * the socket. Until that is closed; returns an exit code.
+ */
+int clerk_main(int socket);
+/* isolated.c, isolated_run.c, isolated_files.c */
+http_handler_fn isolated_files_any;
 http_handler_fn isolated_post, isolated_get_one, isolated_delete_one, isolated_list_get,
 	isolated_capabilities_get;
 http_handler_fn isolated_run_post, isolated_run_status_get, isolated_run_logs_get;

@@ -3,6 +3,29 @@
  */
 #include "execd/api/api.h"
 
+/* What a clerk answers for a room, too. */
+#define FILE_ROUTES                                                                                          \
+	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},                                       \
+		{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},                                   \
+		{"POST", "/files/permissions", files_permissions_post, HTTP_BODY_JSON, false},               \
+		{"POST", "/files/mv", files_mv_post, HTTP_BODY_JSON, false},                                 \
+		{"POST", "/files/grep", files_grep_post, HTTP_BODY_JSON, false},                             \
+		{"GET", "/files/watch", files_watch_get, HTTP_BODY_NONE, false},                             \
+		{"POST", "/files/copy", files_copy_post, HTTP_BODY_JSON, false},                             \
+		{"GET", "/files/search", files_search_get, HTTP_BODY_NONE, false},                           \
+		{"POST", "/files/replace", files_replace_post, HTTP_BODY_JSON, false},                       \
+		{"POST", "/files/upload", files_upload_post, HTTP_BODY_STREAM, false},                       \
+		{"GET", "/files/download", files_download_get, HTTP_BODY_NONE, false},                       \
+		{"GET", "/directories/list", directories_list_get, HTTP_BODY_NONE, false},                   \
+		{"POST", "/directories", directories_post, HTTP_BODY_JSON, false},                           \
+		{"DELETE", "/directories", directories_delete, HTTP_BODY_NONE, false},                       \
+		{"GET", "/directories/archive", directories_archive_get, HTTP_BODY_NONE, false},             \
+		{"POST", "/directories/archive", directories_archive_post, HTTP_BODY_STREAM, false},
+
+const struct http_route clerk_routes[] = {
+	FILE_ROUTES{NULL, NULL, NULL, HTTP_BODY_NONE, false},
+};
+
 const struct http_route execd_routes[] = {
 	{"GET", "/ping", ping_get, HTTP_BODY_NONE, false},
 
@@ -37,23 +60,7 @@ const struct http_route execd_routes[] = {
 
 	{"POST", "/batch", batch_post, HTTP_BODY_JSON, false},
 
-	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},
-	{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},
-	{"POST", "/files/permissions", files_permissions_post, HTTP_BODY_JSON, false},
-	{"POST", "/files/mv", files_mv_post, HTTP_BODY_JSON, false},
-	{"POST", "/files/grep", files_grep_post, HTTP_BODY_JSON, false},
-	{"GET", "/files/watch", files_watch_get, HTTP_BODY_NONE, false},
-	{"POST", "/files/copy", files_copy_post, HTTP_BODY_JSON, false},
-	{"GET", "/files/search", files_search_get, HTTP_BODY_NONE, false},
-	{"POST", "/files/replace", files_replace_post, HTTP_BODY_JSON, false},
-	{"POST", "/files/upload", files_upload_post, HTTP_BODY_STREAM, false},
-	{"GET", "/files/download", files_download_get, HTTP_BODY_NONE, false},
-
-	{"GET", "/directories/list", directories_list_get, HTTP_BODY_NONE, false},
-	{"POST", "/directories", directories_post, HTTP_BODY_JSON, false},
-	{"DELETE", "/directories", directories_delete, HTTP_BODY_NONE, false},
-	{"GET", "/directories/archive", directories_archive_get, HTTP_BODY_NONE, false},
-	{"POST", "/directories/archive", directories_archive_post, HTTP_BODY_STREAM, false},
+	FILE_ROUTES
 
 	{"GET", "/ports", ports_get, HTTP_BODY_NONE, false},
 	{"GET", "/ports/watch", ports_watch_get, HTTP_BODY_NONE, false},
@@ -74,6 +81,10 @@ const struct http_route execd_routes[] = {
 	{"GET", "/v1/isolated/session/{id}", isolated_get_one, HTTP_BODY_NONE, false},
 	{"DELETE", "/v1/isolated/session/{id}", isolated_delete_one, HTTP_BODY_NONE, false},
 	{"POST", "/v1/isolated/session/{id}/run", isolated_run_post, HTTP_BODY_JSON, false},
+	{"*", "/v1/isolated/session/{id}/files", isolated_files_any, HTTP_BODY_STREAM, false},
+	{"*", "/v1/isolated/session/{id}/files/*", isolated_files_any, HTTP_BODY_STREAM, false},
+	{"*", "/v1/isolated/session/{id}/directories", isolated_files_any, HTTP_BODY_STREAM, false},
+	{"*", "/v1/isolated/session/{id}/directories/*", isolated_files_any, HTTP_BODY_STREAM, false},
 	{"GET", "/v1/isolated/session/{id}/runs/{run}", isolated_run_status_get, HTTP_BODY_NONE, false},
 	{"GET", "/v1/isolated/session/{id}/runs/{run}/logs", isolated_run_logs_get, HTTP_BODY_NONE, false},
 

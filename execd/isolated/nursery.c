@@ -219,7 +219,25 @@ static void remount(const struct plan *plan, int pidfd, int cellar)
 	_exit(0);
 }
 
-static void serve(const char *message, size_t n, const int *fds, size_t fds_n)
+/* A child of the agent, like an init, which collects it. */
+static void make_clerk(const struct plan *plan, int socket, int pidfd, clerk_fn *clerk)
+{
+	enum wire_stage stage;
+	if (clone_self(CLONE_PARENT) != 0)
+		return;
+	(void)close(WIRE_FD);
+	unsigned userns = plan->head->userns ? CLONE_NEWUSER : 0;
+	(void)signal(SIGCHLD, SIG_DFL);
+	if (setns(pidfd, (int)(CLONE_NEWNS | CLONE_NEWIPC | userns)) < 0 ||
+	    warden_become(plan->head, &stage) < 0)
+		_exit(1);
+	(void)close(pidfd);
+	if (chdir(plan->text + plan->head->cwd) < 0 && chdir("/") < 0)
+		_exit(1);
+	_exit(clerk(socket));
+}
+
+static void serve(const char *message, size_t n, const int *fds, size_t fds_n, clerk_fn *clerk)
 {
 	struct plan plan;
 	if (plan_cut(message, n, &plan) < 0)
@@ -228,11 +246,13 @@ static void serve(const char *message, size_t n, const int *fds, size_t fds_n)
 		make_room(&plan, fds[0]);
 	else if (plan.head->op == WIRE_REMOUNT && fds_n == 2)
 		remount(&plan, fds[0], fds[1]);
+	else if (plan.head->op == WIRE_CLERK && fds_n == 2)
+		make_clerk(&plan, fds[0], fds[1], clerk);
 	else
 		answer(plan.head->tag, -EBADMSG, WIRE_STAGE_CLONE);
 }
 
-int nursery_main(void)
+int nursery_main(clerk_fn *clerk)
 {
 	static _Alignas(8) char message[WIRE_MAX];
 	(void)signal(SIGCHLD, SIG_IGN); /* of our own children nobody wants to know */
@@ -246,7 +266,7 @@ int nursery_main(void)
 		long n = wire_receive(WIRE_FD, message, sizeof(message), fds, &fds_n);
 		if (n <= 0)
 			return n == 0 ? 0 : 1;
-		serve(message, (size_t)n, fds, fds_n);
+		serve(message, (size_t)n, fds, fds_n, clerk);
 		for (size_t i = 0; i < fds_n; i++)
 			(void)close(fds[i]);
 	}

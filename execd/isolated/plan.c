@@ -255,6 +255,21 @@ int plan_remount(const struct room_mount *mount, size_t index, unsigned top, boo
 	return finish(&p, &head, NULL, 0, out);
 }
 
+int plan_clerk(const struct room_ids_in_force *ids, const char *cwd, uint64_t tag, struct buf *out)
+{
+	struct plan_out p = {.steps = BUF_INIT(WIRE_MAX), .text = BUF_INIT(WIRE_MAX)};
+	struct wire_plan head = {.op = WIRE_CLERK,
+				 .userns = ids->userns,
+				 .uid = ids->uid,
+				 .gid = ids->gid,
+				 .groups_n = ids->groups_n,
+				 .tag = tag};
+	memcpy(head.groups, ids->groups, sizeof(head.groups));
+	(void)put_text(&p, "");
+	head.cwd = put_text(&p, cwd);
+	return finish(&p, &head, NULL, 0, out);
+}
+
 /* ---- words ---------------------------------------------------------------------------- */
 
 static const char *const verbs[] = {[VIEW_SOURCE] = "open",

@@ -7,6 +7,13 @@
 #include "execd/isolated/wire.h"
 #include "lib/buf.h"
 
+/* Whom a room's processes run as. */
+struct room_ids_in_force {
+	enum wire_userns userns;
+	uint32_t uid, gid, groups_n;
+	uint32_t groups[32];
+};
+
 /* What room.c has found out and made beside the spec. */
 struct room_place {
 	uint64_t tag;
@@ -25,6 +32,8 @@ int plan_room(const struct room_spec *spec, const struct room_place *place, stru
 /* That of a remount. */
 int plan_remount(const struct room_mount *mount, size_t index, unsigned top, bool userns, uint64_t tag,
 		 struct buf *out);
+/* That of a clerk, which begins in cwd. */
+int plan_clerk(const struct room_ids_in_force *ids, const char *cwd, uint64_t tag, struct buf *out);
 /* Words for step i of a plan, from its own text: "workspace '/x': mount the overlay". In out, which is
  * returned. */
 const char *plan_step_text(const struct buf *plan, uint32_t i, char *out, size_t size);

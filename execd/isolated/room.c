@@ -1,9 +1,8 @@
 /*
  * room.c - rooms as the agent knows them.
  *
- * Owns: the nursery (started with the first room, started anew when it has
- * died), each room's socket to its init, the init as a child, the processes that
- * were started in there, and the directories of stacks on disk.
+ * Owns: each room's socket to its init, the init as a child, and the directories
+ * of stacks on disk. Beside it: nursery_link.c, hosted.c, clerk.c.
  *
  *   STARTING ── READY ──> READY ── the init ends ──> ENDED
  *       └── FAILED, the init ends, the nursery dies ──> ENDED (ready() with an error)
@@ -12,9 +11,8 @@
  * messages is one that is ended. What comes over a room's socket is the init's
  * word, and nothing but that room is believed to depend on it.
  *
- * A process in a room is a struct child with a host: it is on its room's list
- * from room_spawn() until it has ended, known by its tag. When the init ends the
- * kernel has killed all of them, and they are told so.
+ * When the init ends the kernel has killed whatever ran in there, and its owners
+ * are told so.
  *
  * Memory goes with the last reference: the owner's (room_new), the loop's own
  * while the init lives or is still to be born.
@@ -36,69 +34,12 @@
 #include "execd/account.h"
 #include "execd/command.h"
 #include "execd/execd.h"
-#include "execd/isolated/plan.h"
-#include "execd/isolated/stack.h"
-#include "execd/isolated/warden.h"
+#include "execd/isolated/room_priv.h"
 #include "execd/limits.h"
 #include "lib/fs.h"
 #include "lib/random.h"
 
-#define ROOM_ID_LEN   12
 #define EVENTS_A_TURN 64
-#define TAG_BITS      56 /* of a tag; above: the signal that it gets at its start */
-#define TAG_MASK      (((uint64_t)1 << TAG_BITS) - 1)
-
-enum state { STARTING, READY, ENDED };
-
-struct room {
-	struct list link; /* all rooms */
-	struct rooms *rooms;
-	unsigned refs;
-	char id[ROOM_ID_LEN + 1];
-	enum state state;
-	bool born, killed, held; /* held: the loop's own reference */
-	uint64_t tag;
-	int socket;
-	struct loop_io io;
-	struct child init;
-	struct list children; /* struct child, by link */
-	struct room_mount mounts[ROOM_MOUNTS_MAX];
-	size_t mounts_n;
-	struct stacks stacks;
-	int cellar_fd;
-	bool userns;
-	struct limits_hold *limits;
-	struct buf plan; /* until it is ready, for words */
-	uint64_t clear_tag;
-	void (*cleared)(void *arg); /* asked for and not yet told */
-	void *clear_arg;
-	struct room_events events;
-	void *arg;
-	struct err err; /* why it came to nothing, once known */
-	bool failed;
-};
-
-/* A remount that the nursery has been asked for. */
-struct order {
-	struct list link;
-	uint64_t tag;
-	struct room *room;
-	size_t index;
-	unsigned top;
-	room_done_fn *done;
-	void *arg;
-};
-
-struct rooms {
-	struct execd *execd;
-	struct list all, orders;
-	struct child nursery;
-	int socket; /* to it; -EBADF: there is none */
-	struct loop_io io;
-	uint64_t tags;
-	struct stack_root *root;
-};
-
 /* ---- references -------------------------------------------------------------- */
 
 struct room *room_ref(struct room *room)
@@ -132,12 +73,12 @@ const char *room_id(const struct room *room)
 
 bool room_is_ready(const struct room *room)
 {
-	return room->state == READY;
+	return room->state == ROOM_READY;
 }
 
 pid_t room_pid(const struct room *room)
 {
-	return room->state == ENDED ? 0 : room->init.pid;
+	return room->state == ROOM_ENDED ? 0 : room->init.pid;
 }
 
 struct room_mount *room_mounts(struct room *room, size_t *ret_n)
@@ -152,70 +93,18 @@ void room_set_events(struct room *room, const struct room_events *events, void *
 	room->arg = arg;
 }
 
-/* ---- messages ------------------------------------------------------------------ */
-
-union control {
-	struct cmsghdr header;
-	char space[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
-};
-
-/* Non-blocking. */
-static int message_send(int socket, struct iovec *iov, size_t iov_n, const int *fds, size_t fds_n)
-{
-	union control control = {};
-	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = iov_n};
-	if (fds_n > 0) {
-		msg.msg_control = control.space;
-		msg.msg_controllen = CMSG_SPACE(fds_n * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fds_n * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fds_n * sizeof(int));
-	}
-	ssize_t r;
-	do
-		r = sendmsg(socket, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-	while (r < 0 && errno == EINTR);
-	return r < 0 ? -errno : 0;
-}
-
-/* Bytes of the message, 0 at the end, -EAGAIN. What does not fit fds is closed by the kernel. */
-static ssize_t message_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n)
-{
-	union control control;
-	struct iovec iov = {data, size};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.space,
-			     .msg_controllen = sizeof(control.space)};
-	ssize_t n;
-	*ret_fds_n = 0;
-	do
-		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		*ret_fds_n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(c), *ret_fds_n * sizeof(int));
-	}
-	return n;
-}
-
 /* ---- words for what failed --------------------------------------------------------- */
 
 static const char *need(const struct room *room, int errnum)
 {
 	if (errnum != EPERM && errnum != EACCES)
 		return "";
-	return room->userns ? " (user namespaces are not allowed here, or something over the agent, such as "
-			      "AppArmor or "
-			      "a seccomp filter, forbids it)"
-			    : " (the agent needs CAP_SYS_ADMIN for it, and no seccomp filter or AppArmor "
-			      "profile over it that forbids it)";
+	return room->ids.userns
+		       ? " (user namespaces are not allowed here, or something over the agent, such as "
+			 "AppArmor or "
+			 "a seccomp filter, forbids it)"
+		       : " (the agent needs CAP_SYS_ADMIN for it, and no seccomp filter or AppArmor "
+			 "profile over it that forbids it)";
 }
 
 static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, int errnum)
@@ -251,140 +140,6 @@ static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, 
 		      errnum, "isolated session: %s: %s%s", what, strerror(errnum), need(room, errnum));
 }
 
-/* ---- processes in a room ---------------------------------------------------------------- */
-
-static void hosted_forget(struct child *c)
-{
-	list_del(&c->link);
-	fd_close(&c->pidfd);
-	c->pid = 0;
-	c->host = NULL;
-}
-
-/* It is the leader of its group, and alone in it when it starts. */
-static int hosted_kill(struct child *c, int signo, bool group)
-{
-	(void)group;
-	if (c->tag >> TAG_BITS != SIGKILL)
-		c->tag = (c->tag & TAG_MASK) | (uint64_t)signo << TAG_BITS;
-	return 0;
-}
-
-static const struct child_host host = {.forget = hosted_forget, .kill = hosted_kill};
-
-static void hosted_ended(struct child *c, int wstatus, const struct rusage *usage)
-{
-	hosted_forget(c);
-	c->on_exit(c, wstatus, usage);
-}
-
-static struct child *find_child(struct room *room, uint64_t tag)
-{
-	list_foreach_safe (node, &room->children) {
-		struct child *c = list_entry(node, struct child, link);
-		if ((c->tag & TAG_MASK) == tag)
-			return c;
-	}
-	return NULL;
-}
-
-/* "Pid:\t123" of a pidfd is its number for whoever reads. 0: gone, or not to be found. */
-static pid_t pid_of(int pidfd)
-{
-	char path[48], text[512];
-	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	const char *p = strstr(text, "\nPid:");
-	return p ? (pid_t)MAX(atoi(p + 5), 0) : 0;
-}
-
-/* The pidfd is the child's from here on. */
-static void hosted_started(struct room *room, uint64_t tag, int pidfd)
-{
-	struct child *c = find_child(room, tag);
-	if (!c || pidfd < 0) {
-		if (pidfd >= 0)
-			(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-		fd_close(&pidfd);
-		return;
-	}
-	c->pidfd = pidfd;
-	c->pid = pid_of(pidfd);
-	if (c->tag >> TAG_BITS)
-		(void)syscall(SYS_pidfd_send_signal, pidfd, (int)(c->tag >> TAG_BITS), NULL, 0);
-	c->tag &= TAG_MASK;
-}
-
-static size_t envp_count(char *const *envp)
-{
-	size_t n = 0;
-	while (envp && envp[n])
-		n++;
-	return n;
-}
-
-static int text_to_memfd(const struct buf *text)
-{
-	_cleanup_close_ int fd = memfd_create("spawn", MFD_CLOEXEC);
-	int r = fd < 0 ? -errno : fs_write_all(fd, text->data, text->len);
-	return r < 0 ? r : TAKE_FD(fd);
-}
-
-static int send_spawn(struct room *room, const struct spawn *spec, uint64_t tag)
-{
-	_cleanup_buf_ struct buf text = BUF_INIT(SIZE_MAX / 4);
-	_cleanup_close_ int outside = -EBADF;
-	struct wire_spawn head = {.tag = tag, .new_session = spec->new_session};
-	int fds[WIRE_FDS_MAX];
-	size_t fds_n = 0;
-	head.argc = (uint32_t)envp_count(spec->argv);
-	head.envc = (uint32_t)envp_count(spec->envp);
-	(void)buf_append(&text, spec->path, strlen(spec->path) + 1);
-	(void)buf_append(&text, spec->cwd ? spec->cwd : "", spec->cwd ? strlen(spec->cwd) + 1 : 1);
-	for (char *const *s = spec->argv; *s; s++)
-		(void)buf_append(&text, *s, strlen(*s) + 1);
-	for (char *const *s = spec->envp; s && *s; s++)
-		(void)buf_append(&text, *s, strlen(*s) + 1);
-	if (text.failed || text.len > UINT32_MAX)
-		return -ENOMEM;
-	head.text_n = (uint32_t)text.len;
-	if (sizeof(head) + text.len > WIRE_MAX) {
-		outside = text_to_memfd(&text);
-		if (outside < 0)
-			return outside;
-		head.outside = 1;
-		fds[fds_n++] = outside;
-		buf_clear(&text);
-	}
-	for (size_t i = 0; i < spec->fds_n; i++) {
-		head.fds[head.fds_n++] = spec->fds[i].child_fd;
-		fds[fds_n++] = spec->fds[i].parent_fd;
-	}
-	struct iovec iov[] = {{&head, sizeof(head)}, {text.data, text.len}};
-	return message_send(room->socket, iov, text.len > 0 ? 2 : 1, fds, fds_n);
-}
-
-int room_spawn(struct room *room, struct child *c, const struct spawn *spec, child_exit_fn *on_exit,
-	       struct err *err)
-{
-	uint64_t tag = ++room->rooms->tags;
-	if (room->state == ENDED || room->killed)
-		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
-	int r = send_spawn(room, spec, tag);
-	if (r == -EAGAIN)
-		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", EAGAIN,
-			       "start '%s': the isolated session is too busy to take it", spec->path);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "start '%s' in the isolated session", spec->path);
-	*c = (struct child){.on_exit = on_exit, .pidfd = -EBADF, .host = &host, .tag = tag};
-	list_add_tail(&room->children, &c->link);
-	return 0;
-}
-
 /* ---- the life of a room --------------------------------------------------------------------- */
 
 static void room_drop_hold(struct room *room)
@@ -415,13 +170,14 @@ static void room_cleared(struct room *room, uint64_t tag)
 static void room_end(struct room *room)
 {
 	struct room_events events = room->events;
-	bool was_ready = room->state == READY;
-	if (room->state == ENDED)
+	bool was_ready = room->state == ROOM_READY;
+	if (room->state == ROOM_ENDED)
 		return;
 	(void)room_ref(room);
-	room->state = ENDED;
+	room->state = ROOM_ENDED;
 	loop_io_del(&room->io);
 	fd_close(&room->socket);
+	clerk_done(&room->clerk);
 	end_children(room);
 	room_cleared(room, room->clear_tag);
 	fail_stage(room, WIRE_STAGE_NONE, 0, ECHILD);
@@ -443,7 +199,7 @@ void room_kill(struct room *room)
 
 static void room_ready(struct room *room, const int *fds, size_t fds_n)
 {
-	if (room->state != STARTING)
+	if (room->state != ROOM_STARTING)
 		return;
 	if (fds_n > 0)
 		room->cellar_fd = fcntl(fds[0], F_DUPFD_CLOEXEC, 3);
@@ -460,7 +216,7 @@ static void room_ready(struct room *room, const int *fds, size_t fds_n)
 			return;
 		}
 	}
-	room->state = READY;
+	room->state = ROOM_READY;
 	buf_done(&room->plan);
 	if (room->events.ready)
 		room->events.ready(room->arg, 0, NULL);
@@ -470,7 +226,7 @@ int room_clear(struct room *room, void (*done)(void *arg), void *arg, struct err
 {
 	struct wire_spawn head = {.tag = ++room->rooms->tags, .clear = 1};
 	struct iovec iov = {&head, sizeof(head)};
-	if (room->state != READY || room->killed)
+	if (room->state != ROOM_READY || room->killed)
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
 	if (room->cleared)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY,
@@ -511,7 +267,7 @@ static bool room_receive(struct room *room)
 			room_cleared(room, e.tag);
 			break;
 		case WIRE_EXITED:
-			c = find_child(room, e.tag);
+			c = hosted_find(room, e.tag);
 			if (c)
 				hosted_ended(c, e.wstatus, &e.usage);
 			break;
@@ -519,7 +275,7 @@ static bool room_receive(struct room *room)
 	}
 	for (size_t i = 0; i < fds_n; i++)
 		fd_close(&fds[i]);
-	return n > 0 && room->state != ENDED;
+	return n > 0 && room->state != ROOM_ENDED;
 }
 
 static void room_event(struct loop_io *io, uint32_t events)
@@ -527,12 +283,12 @@ static void room_event(struct loop_io *io, uint32_t events)
 	struct room *room = container_of(io, struct room, io);
 	(void)events;
 	(void)room_ref(room);
-	for (int i = 0; i < EVENTS_A_TURN && room->state != ENDED; i++) {
+	for (int i = 0; i < EVENTS_A_TURN && room->state != ROOM_ENDED; i++) {
 		if (room_receive(room))
 			continue;
 		char byte;
 		/* The init closes its end when it dies; its exit is what counts, and on its way. */
-		if (room->state != ENDED && recv(room->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
+		if (room->state != ROOM_ENDED && recv(room->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
 			loop_io_del(&room->io);
 			if (room->born && room->init.pid == 0)
 				room_end(room);
@@ -549,13 +305,13 @@ static void init_exited(struct child *child, int wstatus, const struct rusage *u
 	(void)wstatus;
 	(void)usage;
 	(void)room_ref(room);
-	while (room->state != ENDED && room_receive(room))
+	while (room->state != ROOM_ENDED && room_receive(room))
 		;
 	room_end(room);
 	room_unref(room);
 }
 
-static void room_born(struct room *room, int pid)
+void room_born(struct room *room, int pid)
 {
 	room->born = true;
 	if (pid < 0) {
@@ -574,150 +330,6 @@ static void room_born(struct room *room, int pid)
 	}
 	if (room->killed)
 		(void)child_kill(&room->init, SIGKILL);
-}
-
-/* ---- the nursery ------------------------------------------------------------------------------- */
-
-static void order_end(struct order *o, int r, const struct err *err)
-{
-	struct room *room = o->room;
-	list_del(&o->link);
-	if (r >= 0)
-		room->mounts[o->index].top = o->top;
-	o->done(o->arg, r, err);
-	room_unref(room);
-	free(o);
-}
-
-static void order_answered(struct order *o, const struct wire_answer *a)
-{
-	struct err err;
-	if (a->pid >= 0) {
-		order_end(o, 0, NULL);
-		return;
-	}
-	(void)err_sys(&err, "RUNTIME_ERROR", -a->pid, "mount the overlay at '%s' anew",
-		      o->room->mounts[o->index].path);
-	order_end(o, a->pid, &err);
-}
-
-static void answer_arrived(struct rooms *rooms, const struct wire_answer *a)
-{
-	list_foreach_safe (node, &rooms->all) {
-		struct room *room = list_entry(node, struct room, link);
-		if (room->tag == a->tag && !room->born) {
-			room_born(room, a->pid);
-			return;
-		}
-	}
-	list_foreach_safe (node, &rooms->orders) {
-		struct order *o = list_entry(node, struct order, link);
-		if (o->tag == a->tag) {
-			order_answered(o, a);
-			return;
-		}
-	}
-}
-
-/* What it was still to do is not going to be done. */
-static void nursery_lost(struct rooms *rooms)
-{
-	const struct wire_answer lost = {.pid = -EPIPE};
-	loop_io_del(&rooms->io);
-	fd_close(&rooms->socket);
-	if (rooms->nursery.pid > 0)
-		(void)child_kill(&rooms->nursery, SIGKILL);
-	child_forget(&rooms->nursery);
-	while (!list_empty(&rooms->orders))
-		order_answered(list_entry(rooms->orders.next, struct order, link), &lost);
-	for (bool again = true; again;) {
-		again = false;
-		list_foreach_safe (node, &rooms->all) {
-			struct room *room = list_entry(node, struct room, link);
-			if (room->born)
-				continue;
-			room_born(room, -EPIPE);
-			again = true;
-			break;
-		}
-	}
-}
-
-static void nursery_event(struct loop_io *io, uint32_t events)
-{
-	struct rooms *rooms = container_of(io, struct rooms, io);
-	struct wire_answer a;
-	int fds[WIRE_FDS_MAX];
-	size_t fds_n;
-	(void)events;
-	for (;;) {
-		ssize_t n = message_receive(rooms->socket, &a, sizeof(a), fds, &fds_n);
-		for (size_t i = 0; i < fds_n; i++)
-			fd_close(&fds[i]);
-		if (n == -EAGAIN)
-			return;
-		if (n <= 0) {
-			nursery_lost(rooms);
-			return;
-		}
-		if (n == sizeof(a))
-			answer_arrived(rooms, &a);
-	}
-}
-
-static void nursery_exited(struct child *child, int wstatus, const struct rusage *usage)
-{
-	(void)child;
-	(void)wstatus;
-	(void)usage; /* the socket tells, after what was still in it */
-}
-
-static int nursery_start(struct rooms *rooms, struct err *err)
-{
-	_cleanup_close_ int ours = -EBADF, theirs = -EBADF;
-	const char *argv[] = {NURSERY_NAME, NULL}, *envp[] = {NULL};
-	int pair[2];
-	if (rooms->socket >= 0)
-		return 0;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return err_sys(err, "RUNTIME_ERROR", errno, "open a socket");
-	ours = pair[0];
-	theirs = pair[1];
-	const struct spawn s = {.path = "/proc/self/exe",
-				.argv = (char *const *)argv,
-				.envp = (char *const *)envp,
-				.cwd = "/",
-				.new_session = true,
-				.fds = {{theirs, WIRE_FD}},
-				.fds_n = 1};
-	int r = child_spawn(rooms->execd->reaper, &rooms->nursery, &s, nursery_exited, err);
-	if (r < 0)
-		return r;
-	r = loop_io_add(rooms->execd->loop, &rooms->io, ours, EPOLLIN, nursery_event);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "watch a socket");
-	rooms->socket = TAKE_FD(ours);
-	return 0;
-}
-
-/* A nursery that has died unnoticed is replaced once. */
-static int nursery_tell(struct rooms *rooms, const struct buf *message, const int *fds, size_t fds_n,
-			struct err *err)
-{
-	struct iovec iov = {message->data, message->len};
-	int r = -EPIPE;
-	for (int attempt = 0; attempt < 2 && (r == -EPIPE || r == -ECONNRESET); attempt++) {
-		if (attempt > 0)
-			nursery_lost(rooms);
-		r = nursery_start(rooms, err);
-		if (r < 0)
-			return r;
-		r = message_send(rooms->socket, &iov, 1, fds, fds_n);
-	}
-	if (r == -EAGAIN)
-		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", EAGAIN,
-			       "too many isolated sessions are being made at once");
-	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "make an isolated session") : 0;
 }
 
 /* ---- making ------------------------------------------------------------------------------------- */
@@ -776,7 +388,7 @@ static int copy_mounts(struct room *room, const struct room_spec *spec)
 		*m = spec->mounts[i];
 		m->stack_fd = m->lower_fd = -EBADF;
 		m->top = 0;
-		m->userxattr = room->userns;
+		m->userxattr = room->ids.userns != WIRE_USERNS_NONE;
 		m->path = strdup(spec->mounts[i].path);
 		if (!m->path)
 			return -ENOMEM;
@@ -811,13 +423,18 @@ static int room_order(struct room *room, const struct room_spec *spec, struct er
 	int r = find_userns(spec, &place.userns, err);
 	if (r < 0)
 		return r;
-	room->userns = place.userns != WIRE_USERNS_NONE;
+	room->ids.userns = place.userns;
 	r = copy_mounts(room, spec);
 	if (r < 0)
 		return err_sys(err, "INVALID_REQUEST_BODY", -r, "workspace '%s'",
 			       spec->mounts[room->mounts_n - (r == -ENOMEM ? 0 : 1)].path);
 	r = find_ids(spec, &place, &accounts, &groups, err);
 	accounts_free(accounts);
+	room->ids.uid = place.uid;
+	room->ids.gid = place.gid;
+	room->ids.groups_n = (uint32_t)MIN(place.groups_n, ARRAY_SIZE(room->ids.groups));
+	for (size_t i = 0; i < room->ids.groups_n; i++)
+		room->ids.groups[i] = groups[i];
 	if (r >= 0)
 		r = stacks_make(&room->stacks, room->rooms->root, room->id, room->mounts, room->mounts_n,
 				err);
@@ -848,7 +465,7 @@ int room_new(struct rooms *rooms, const struct room_spec *spec, const struct roo
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "make an isolated session");
 	room->rooms = rooms;
 	room->refs = 1;
-	room->socket = room->io.fd = room->cellar_fd = room->init.pidfd = -EBADF;
+	room->socket = room->io.fd = room->cellar_fd = room->init.pidfd = room->clerk.socket = -EBADF;
 	room->plan = BUF_INIT(WIRE_MAX);
 	room->tag = ++rooms->tags;
 	list_init(&room->link);
@@ -873,34 +490,6 @@ int room_new(struct rooms *rooms, const struct room_spec *spec, const struct roo
 	room->held = true;
 	room->refs++;
 	*ret = room;
-	return 0;
-}
-
-int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *done, void *arg,
-		 struct err *err)
-{
-	_cleanup_buf_ struct buf message = BUF_INIT(WIRE_MAX);
-	struct rooms *rooms = room->rooms;
-	if (room->state != READY || room->init.pidfd < 0)
-		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
-	if (index >= room->mounts_n || room->mounts[index].mode != ROOM_OVERLAY || top >= ROOM_LAYERS_MAX)
-		return err_set(err, ERR_INVALID, "RUNTIME_ERROR", EINVAL, "there is no such overlay");
-	struct order *o = calloc(1, sizeof(*o));
-	if (!o)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "mount an overlay");
-	*o = (struct order){
-		.tag = ++rooms->tags, .room = room, .index = index, .top = top, .done = done, .arg = arg};
-	list_init(&o->link);
-	const int fds[] = {room->init.pidfd, room->cellar_fd};
-	int r = plan_remount(&room->mounts[index], index, top, room->userns, o->tag, &message);
-	r = r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "mount an overlay")
-		  : nursery_tell(rooms, &message, fds, ARRAY_SIZE(fds), err);
-	if (r < 0) {
-		free(o);
-		return r;
-	}
-	(void)room_ref(room);
-	list_add_tail(&rooms->orders, &o->link);
 	return 0;
 }
 

@@ -213,8 +213,8 @@ static void open_devices(struct view *v)
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
 		(void)snprintf(path, sizeof(path), "/dev/%s", devices[i]);
 		if (clone_tree(path, false, &v->devices[i]) >= 0)
-			(void)set_attr(v->devices[i], "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0,
-				       MS_PRIVATE);
+			(void)set_attr(v->devices[i], "", AT_EMPTY_PATH,
+				       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, MS_PRIVATE);
 	}
 }
 

@@ -116,6 +116,26 @@ static void harden(void)
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 }
 
+int warden_become(const struct wire_plan *head, enum wire_stage *ret_stage)
+{
+	*ret_stage = WIRE_STAGE_CAPABILITIES;
+	int r = drop_bounding();
+	if (r < 0)
+		return r;
+	*ret_stage = WIRE_STAGE_IDS;
+	r = set_ids(head);
+	if (r < 0)
+		return r;
+	*ret_stage = WIRE_STAGE_CAPABILITIES;
+	r = drop_capabilities();
+	if (r < 0)
+		return r;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	harden();
+	return 0;
+}
+
 /* What the profile adds, once for all that will run in here. */
 static void confine(const struct plan *plan, int socket, enum confine_phase phase)
 {
@@ -147,15 +167,10 @@ static void become(const struct plan *plan, int socket)
 	if (sethostname(plan->text + head->hostname, strlen(plan->text + head->hostname)) < 0)
 		fail(socket, WIRE_STAGE_NAME, 0, errno);
 	confine(plan, socket, CONFINE_BEFORE_IDS);
-	r = drop_bounding();
+	enum wire_stage stage;
+	r = warden_become(head, &stage);
 	if (r < 0)
-		fail(socket, WIRE_STAGE_CAPABILITIES, 0, -r);
-	r = set_ids(head);
-	if (r < 0)
-		fail(socket, WIRE_STAGE_IDS, 0, -r);
-	if ((r = drop_capabilities()) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		fail(socket, WIRE_STAGE_CAPABILITIES, 0, r < 0 ? -r : errno);
-	harden();
+		fail(socket, stage, 0, -r);
 	const struct wire_event ready = {.kind = WIRE_READY};
 	confine(plan, socket, CONFINE_BEFORE_EXEC);
 	tell(socket, &ready, &cellar, cellar >= 0);

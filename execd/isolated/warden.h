@@ -22,8 +22,12 @@ struct plan {
 	const char *text;
 };
 
-/* Serves requests at WIRE_FD until the agent has gone. */
-int nursery_main(void);
+/*
+ * Serves requests at WIRE_FD until the agent has gone. clerk: what a room's clerk does once it is
+ * in there, with the socket of its own; what it returns is its exit code.
+ */
+typedef int clerk_fn(int socket);
+int nursery_main(clerk_fn *clerk);
 
 /* nursery.c: -errno, and which descriptors came along in fds (WIRE_FDS_MAX of them fit). */
 long wire_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n);
@@ -37,5 +41,7 @@ int view_build(const struct plan *plan, int *ret_cellar, uint32_t *ret_step);
 /* One VIEW_OVERLAY step, in a room that has been entered; what was mounted there is detached. */
 int view_remount(int cellar, const struct view_step *step, const char *text);
 
+/* warden.c: the room's ids, and no privilege at all. -errno, and what did not work. */
+int warden_become(const struct wire_plan *head, enum wire_stage *ret_stage);
 /* warden.c: the life of an init from its clone on. Never returns. */
 _Noreturn void warden_main(const struct plan *plan, int socket);

@@ -16,7 +16,7 @@
 
 /* ---- agent to nursery ---------------------------------------------------- */
 
-enum wire_op { WIRE_ROOM, WIRE_REMOUNT };
+enum wire_op { WIRE_ROOM, WIRE_REMOUNT, WIRE_CLERK };
 
 enum wire_userns {
 	WIRE_USERNS_NONE,
@@ -26,7 +26,8 @@ enum wire_userns {
 
 /*
  * A room: steps, confinement and text follow; the socket of its init is beside it. A
- * remount: one step and its text; pidfd of the init and its cellar are beside it.
+ * remount: one step and its text; pidfd of the init and its cellar are beside it. A clerk:
+ * text; its socket and the pidfd of the init are beside it, and no answer follows.
  */
 struct wire_plan {
 	uint32_t op;

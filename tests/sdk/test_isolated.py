@@ -8,6 +8,14 @@ from opensandbox.adapters.isolated_adapter import IsolatedSessionsAdapter
 from opensandbox.config import ConnectionConfig, ConnectionConfigSync
 from opensandbox.exceptions import SandboxApiException
 from opensandbox.models.execd import ExecutionHandlers
+from opensandbox.models.filesystem import (
+    ContentReplaceEntry,
+    DirectoryListEntry,
+    MoveEntry,
+    SearchEntry,
+    SetPermissionEntry,
+    WriteEntry,
+)
 from opensandbox.models.isolated import (
     BindMount,
     CreateIsolatedSessionRequest,
@@ -67,7 +75,7 @@ def create(service, workspace):
 
 
 def text(messages):
-    return "".join(message.text for message in messages)
+    return "\n".join(message.text for message in messages)
 
 
 def test_capabilities(service):
@@ -165,6 +173,49 @@ def start_agent(tmp_path):
     yield start
     for agent in agents:
         agent.stop()
+
+
+def test_files_are_those_of_the_session(create, workspace):
+    session = create()
+    files = session.files
+    here = str(workspace)
+    assert files.read_file(f"{here}/a.txt") == "from below\n"
+    files.write_file(f"{here}/sub/new.txt", "written\n", mode=640)
+    assert text(session.run("cat sub/new.txt; stat -c %a sub/new.txt").logs.stdout).split() == ["written", "640"]
+    assert not (workspace / "sub").exists()
+
+    files.create_directories([WriteEntry(path=f"{here}/made", mode=755)])
+    files.move_files([MoveEntry(src=f"{here}/sub/new.txt", dest=f"{here}/made/moved.txt")])
+    files.replace_contents([ContentReplaceEntry(path=f"{here}/made/moved.txt", old_content="written", new_content="changed")])
+    files.set_permissions([SetPermissionEntry(path=f"{here}/made/moved.txt", mode=600)])
+    assert text(session.run("cat made/moved.txt").logs.stdout).strip() == "changed"
+    found = files.search(SearchEntry(path=here, pattern="*.txt"))
+    assert sorted(entry.path for entry in found) == [f"{here}/a.txt", f"{here}/made/moved.txt"]
+    listed = files.list_directory(DirectoryListEntry(path=here))
+    assert sorted(entry.path for entry in listed) == [f"{here}/a.txt", f"{here}/made", f"{here}/sub"]
+    assert files.get_file_info([f"{here}/made/moved.txt"])[f"{here}/made/moved.txt"].mode == 600
+
+    files.delete_files([f"{here}/a.txt"])
+    files.delete_directories([f"{here}/made"])
+    assert session.run("test ! -e a.txt -a ! -e made").exit_code == 0
+    assert (workspace / "a.txt").read_text() == "from below\n"
+
+
+def test_files_of_tmp_are_private(create):
+    one, other = create(), create()
+    one.files.write_file("/tmp/mine", "x")
+    assert one.run("cat /tmp/mine").exit_code == 0
+    with pytest.raises(SandboxApiException) as missing:
+        other.files.read_file("/tmp/mine")
+    assert missing.value.status_code == 404
+
+
+def test_a_read_only_workspace_takes_no_files(create, workspace):
+    session = create("ro")
+    assert session.files.read_file(f"{workspace}/a.txt") == "from below\n"
+    with pytest.raises(SandboxApiException) as refused:
+        session.files.write_file(f"{workspace}/b", "x")
+    assert refused.value.status_code == 403
 
 
 def test_attach_get_list_delete(service, create):
