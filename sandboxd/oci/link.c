@@ -101,6 +101,18 @@ static int ask(const struct request *q, char *alias, size_t size)
 	return read_reply(fd, alias, size);
 }
 
+/* Not heeded in the request that makes an interface. */
+static int set_alias(const char *name, const char *alias)
+{
+	struct request q = request_of(RTM_SETLINK, 0);
+
+	int r = put_name(&q, name);
+	if (r < 0)
+		return r;
+	(void)put(&q, IFLA_IFALIAS, alias, strnlen(alias, LINK_ALIAS_MAX - 1));
+	return ask(&q, NULL, 0);
+}
+
 int link_make_bridge(const char *name, const char *alias)
 {
 	struct request q = request_of(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
@@ -108,11 +120,11 @@ int link_make_bridge(const char *name, const char *alias)
 	int r = put_name(&q, name);
 	if (r < 0)
 		return r;
-	(void)put(&q, IFLA_IFALIAS, alias, strnlen(alias, LINK_ALIAS_MAX - 1));
 	struct rtattr *info = put(&q, IFLA_LINKINFO, NULL, 0);
 	(void)put(&q, IFLA_INFO_KIND, "bridge", strlen("bridge"));
 	close_nest(&q, info);
-	return ask(&q, NULL, 0);
+	r = ask(&q, NULL, 0);
+	return r < 0 ? r : set_alias(name, alias);
 }
 
 int link_alias(const char *name, char *ret, size_t size)

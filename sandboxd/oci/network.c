@@ -3,10 +3,10 @@
  * apart; made once at start. No state beyond the struct.
  *
  * Of the rules, one nftables table named as the bridge: what a sandbox sends to
- * an address of the host is dropped, and so is what it sends to another sandbox
- * (within the bridge its port is isolated as well), to link-local addresses
- * (where clouds keep their metadata services) and from an address that is not
- * of its network. Nobody opens a connection to a sandbox. The rest goes out
+ * an address of the host is refused, and so is what it sends to another sandbox
+ * (within the bridge its port is isolated as well) and to link-local addresses
+ * (where clouds keep their metadata services); what comes from an address that
+ * is not of its network is dropped. Nobody opens a connection to a sandbox. The rest goes out
  * under the host's address.
  */
 #include "sandboxd/oci/network.h"
@@ -28,6 +28,7 @@
 #define RULES_MAX   4096
 #define OUTPUT_MAX  1024
 #define RESULT_MAX  65536
+#define REFUSE	    "reject with icmpx type admin-prohibited"
 #define ALIAS_START "sandboxd "
 
 /* ---- rules ---------------------------------------------------------------------------- */
@@ -41,16 +42,16 @@ static void put_rules(const struct config *c, struct buf *out)
 	(void)buf_printf(out,
 			 "chain input { type filter hook input priority -10; policy accept;\n"
 			 "iifname != \"%s\" accept\nct state established,related accept\n%s}\n",
-			 br, c->reach_host ? "" : "drop\n");
-	(void)buf_puts(out, "chain forward { type filter hook forward priority -10; policy accept;\n");
+			 br, c->reach_host ? "" : REFUSE "\n");
+	(void)buf_puts(out, "chain forward { type filter hook forward priority -10; policy accept;\n"
+			    "ct state established,related accept\n");
 	if (!c->reach_sandboxes)
-		(void)buf_printf(out, "iifname \"%s\" oifname \"%s\" drop\n", br, br);
+		(void)buf_printf(out, "iifname \"%s\" oifname \"%s\" " REFUSE "\n", br, br);
 	(void)buf_printf(out, "iifname \"%s\" ip saddr != %s drop\niifname \"%s\" meta nfproto ipv6 drop\n",
 			 br, c->network_subnet, br);
 	if (!c->reach_host)
-		(void)buf_printf(out, "iifname \"%s\" ip daddr 169.254.0.0/16 drop\n", br);
-	(void)buf_printf(out, "iifname != \"%s\" oifname \"%s\" ct state != established,related drop\n}\n",
-			 br, br);
+		(void)buf_printf(out, "iifname \"%s\" ip daddr 169.254.0.0/16 " REFUSE "\n", br);
+	(void)buf_printf(out, "iifname != \"%s\" oifname \"%s\" drop\n}\n", br, br);
 	(void)buf_printf(out,
 			 "chain nat { type nat hook postrouting priority 100; policy accept;\n"
 			 "ip saddr %s oifname != \"%s\" masquerade\n}\n}\n",
