@@ -38,8 +38,9 @@ sys.stdin.read()
 """
 
 SERVER = """
-from http.server import *
-server = HTTPServer(("0.0.0.0", 8080), SimpleHTTPRequestHandler)
+from http.server import SimpleHTTPRequestHandler
+from socketserver import TCPServer
+server = TCPServer(("0.0.0.0", 8080), SimpleHTTPRequestHandler)
 print("up", file=open("/run/up", "w"))
 server.serve_forever()
 """
