@@ -7,7 +7,7 @@
 #
 # SAN=1 builds the same under AddressSanitizer and UBSan into build/san; V=1 shows the commands.
 
-B   := build$(if $(SAN),/san)
+B   := build$(if $(SAN),/san)$(if $(FUZZER),/fuzz)
 O   := $B/obj
 LWS := build/deps/lws$(if $(SAN),-san)
 ZSTD := build/deps/zstd
@@ -17,19 +17,21 @@ all: $B/execd $B/sandboxd kernels
 
 # ---- compiler -----------------------------------------------------------
 
-CC       := gcc
+CC       := $(if $(FUZZER),clang-14,gcc)
 WARNINGS := -Wall -Wextra -Wshadow -Wformat=2 -Werror
 ifdef SAN
 # gcc sees less through the instrumentation and warns of what cannot be.
 HARDEN   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	    -Wno-format-truncation -Wno-maybe-uninitialized
+else ifdef FUZZER
+HARDEN   := -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer -w
 else
 HARDEN   := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
 endif
 CFLAGS   := -std=gnu17 -g $(WARNINGS) $(HARDEN) -fPIC -pthread -ffunction-sections -fdata-sections \
-	    $(if $(SAN),,-fno-asynchronous-unwind-tables)
+	    $(if $(SAN)$(FUZZER),,-fno-asynchronous-unwind-tables)
 CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -isystem $(ZSTD)/include -MMD -MP
-LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=address -fsanitize=undefined)
+LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN)$(FUZZER),-fsanitize=address -fsanitize=undefined)
 LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
 
 # ---- objects ------------------------------------------------------------
@@ -131,7 +133,24 @@ $(PROGRAMS): $B/%: $O/tests/%.o $B/house.a | build/deps/test.stamp
 	@echo "  LINK  $@"
 	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -lsqlite3 -lcmocka -o $@
 
-test-programs: $(PROGRAMS)
+# Each fuzz target with its corpus as input (part of make test), or under libFuzzer (make fuzz SECONDS=n).
+TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+REPLAYS := $(TARGETS:%=$B/replay/%)
+$(REPLAYS): $B/replay/%: $O/tests/fuzz/%.o $O/tests/fuzz/replay.o $B/house.a | build/deps/test.stamp
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(filter %.o,$^) $B/house.a $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -lsqlite3 -o $@
+
+$(TARGETS:%=$B/%): $B/%: $O/tests/fuzz/%.o $B/house.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) -fsanitize=fuzzer $(filter %.o,$^) $B/house.a $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -lsqlite3 -o $@
+
+SECONDS := 60
+fuzz: | build/deps/fuzz.stamp
+	@$(MAKE) --no-print-directory FUZZER=1 $(TARGETS:%=build/fuzz/%)
+	@tools/fuzz $(SECONDS) $(TARGETS)
+
+test-programs: $(PROGRAMS) $(if $(SAN),$(REPLAYS))
 
 test: | build/deps/test.stamp
 	@tools/test $(SUITE)

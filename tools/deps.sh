@@ -1,5 +1,5 @@
 #!/bin/sh
-# deps.sh build|test - brings what the build, or the tests and linters, need.
+# deps.sh build|san|fuzz|test - brings what the build, or the tests and linters, need.
 #
 # Debian packages come from apt when this is root; otherwise the missing ones
 # are named. libwebsockets is built from its Debian source package: Debian 12's
@@ -177,11 +177,14 @@ san)
 	libwebsockets lws-san Debug '-O1 -fsanitize=address,undefined -fno-omit-frame-pointer'
 	zstd
 	;;
+fuzz)
+	install_packages "$build_packages clang-14:clang-14 libclang-rt-14-dev"
+	;;
 test)
 	install_packages "$build_packages $test_packages"
 	;;
 *)
-	die "usage: deps.sh [build|san|test]"
+	die "usage: deps.sh [build|san|fuzz|test]"
 	;;
 esac
 touch "$deps/${1:-build}.stamp"
