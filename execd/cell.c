@@ -28,7 +28,7 @@ struct cell {
 	struct run *run;
 	size_t code_n;
 	uint64_t timeout_ms;
-	bool started, interrupted, timed_out, counted;
+	bool started, interrupted, timed_out, overflowed, counted;
 	unsigned tries; /* SIGINTs sent since the last acknowledgement */
 };
 
@@ -131,22 +131,31 @@ static void waiting_end(struct cell *cell, enum run_reason reason, const char *e
 	cell_end(cell, &end);
 }
 
+/* The agent has stopped it, whatever the kernel says of its end. */
+static void set_stopped(struct cells *q, const struct cell *cell, struct run_end *end)
+{
+	const char *killed = q->kernel ? "" : " and did not heed an interrupt: its kernel was killed";
+	char text[256];
+	if (cell->overflowed)
+		(void)snprintf(text, sizeof(text), "the cell wrote more than its limit of %llu bytes%s",
+			       (unsigned long long)q->output_max, killed);
+	else
+		(void)snprintf(text, sizeof(text), "the cell ran longer than its timeout of %llu ms%s",
+			       (unsigned long long)cell->timeout_ms, killed);
+	end->reason = cell->overflowed ? RUN_OUTPUT_LIMIT : RUN_TIMEOUT;
+	cell_set_error(end, cell->overflowed ? "OutputLimitError" : "TimeoutError", text);
+}
+
 void cells_end_current(struct cells *q, struct run_end *end)
 {
 	struct cell *cell = TAKE_PTR(q->current);
 	loop_timer_del(&q->timeout);
 	loop_timer_del(&q->again);
 	emit_count(cell);
-	if (cell->timed_out && end->reason != RUN_CANCELLED) {
-		char text[256];
-		(void)snprintf(text, sizeof(text), "the cell ran longer than its timeout of %llu ms%s",
-			       (unsigned long long)cell->timeout_ms,
-			       q->kernel ? "" : " and did not heed an interrupt: its kernel was killed");
-		end->reason = RUN_TIMEOUT;
-		cell_set_error(end, "TimeoutError", text);
-	} else if (cell->interrupted && end->reason == RUN_FAILED) {
+	if ((cell->timed_out || cell->overflowed) && end->reason != RUN_CANCELLED)
+		set_stopped(q, cell, end);
+	else if (cell->interrupted && end->reason == RUN_FAILED)
 		end->reason = RUN_INTERRUPTED;
-	}
 	cell_end(cell, end);
 }
 
@@ -219,17 +228,32 @@ struct run *cells_current(const struct cells *q)
 	return q->current ? q->current->run : NULL;
 }
 
+static void timed_out(struct loop_timer *timer);
+
+static void stop_current(struct cells *q)
+{
+	struct loop *loop = q->execd->loop;
+	(void)interrupt_current(q);
+	(void)loop_timer_set(loop, &q->timeout, loop_now_ms(loop) + CONTEXT_INTERRUPT_GRACE_MS, timed_out);
+}
+
 static void timed_out(struct loop_timer *timer)
 {
 	struct cells *q = container_of(timer, struct cells, timeout);
-	struct loop *loop = q->execd->loop;
-	if (q->current->timed_out) { /* it does not heed SIGINT */
+	if (q->current->timed_out || q->current->overflowed) { /* it does not heed SIGINT */
 		kernel_kill(q->kernel);
 		return;
 	}
 	q->current->timed_out = true;
-	(void)interrupt_current(q);
-	(void)loop_timer_set(loop, &q->timeout, loop_now_ms(loop) + CONTEXT_INTERRUPT_GRACE_MS, timed_out);
+	stop_current(q);
+}
+
+void cells_overflow(struct cells *q)
+{
+	if (q->current->timed_out || q->current->overflowed)
+		return;
+	q->current->overflowed = true;
+	stop_current(q);
 }
 
 /* ---- what the kernel says --------------------------------------------------------- */
@@ -239,9 +263,9 @@ void cells_started(struct cells *q)
 	struct loop *loop = q->execd->loop;
 	struct cell *cell = q->current;
 	cell->started = true;
-	if (cell->interrupted)
+	if (cell->interrupted || cell->overflowed)
 		(void)interrupt_current(q);
-	if (cell->timeout_ms)
+	if (cell->timeout_ms && !cell->overflowed)
 		(void)loop_timer_set(loop, &q->timeout, loop_now_ms(loop) + cell->timeout_ms, timed_out);
 }
 
@@ -344,6 +368,8 @@ int cells_send(struct cells *q)
 	struct run *run = q->current->run;
 	struct err err;
 	output_set_on_room(run->output, cell_room, q->current);
+	q->output_budget = q->output_max;
+	kernel_set_budget(q->kernel, q->output_max ? &q->output_budget : NULL);
 	int r = kernel_execute(q->kernel, q->count, run->content, run->output, &err);
 	if (r < 0) {
 		struct run_end end = {.reason = RUN_FAILED, .exit_code = -1};

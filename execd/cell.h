@@ -25,6 +25,8 @@ struct cells {
 	struct list waiting;
 	size_t waiting_n, waiting_bytes;
 	struct cell *current;
+	uint64_t output_max; /* bytes that one cell may write; 0: any number */
+	uint64_t output_budget;
 	struct loop_timer timeout, again;
 };
 
@@ -44,6 +46,7 @@ int cells_send(struct cells *q);
 /* What the kernel said of the current one. */
 void cells_started(struct cells *q);
 void cells_interrupted(struct cells *q);
+void cells_overflow(struct cells *q);
 void cells_result(struct cells *q, json_t *data);
 void cells_ended(struct cells *q, json_t *message);
 

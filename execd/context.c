@@ -224,6 +224,12 @@ static void on_interrupted(void *owner)
 	cells_interrupted(&c->cells);
 }
 
+static void on_overflow(void *owner)
+{
+	struct context *c = owner;
+	cells_overflow(&c->cells);
+}
+
 static void on_result(void *owner, json_t *data)
 {
 	struct context *c = owner;
@@ -313,6 +319,7 @@ static const struct kernel_events context_events = {
 	.ready = on_ready,
 	.started = on_started,
 	.interrupted = on_interrupted,
+	.overflow = on_overflow,
 	.result = on_result,
 	.done = on_done,
 	.died = on_died,
@@ -524,6 +531,7 @@ int context_create(struct contexts *cs, const struct context_spec *spec, struct 
 	if (r < 0)
 		return r;
 	c->limits = spec->limits;
+	c->cells.output_max = c->limits.value[LIMIT_OUTPUT];
 	r = begin_kernel(c, err);
 	if (r < 0) {
 		context_free(c);
@@ -571,6 +579,7 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	copy->state = STARTING;
 	copy->cells.count = c->cells.count;
 	copy->limits = c->limits;
+	copy->cells.output_max = c->cells.output_max;
 	char *cwd = strdup(c->cwd); /* for a kernel after this one */
 	if (cwd) {
 		free(copy->cwd);

@@ -94,8 +94,10 @@ void kernel_die(struct kernel *k)
 void kernel_set_output(struct kernel *k, struct output *out)
 {
 	k->output = out;
-	for (size_t i = 0; i < ARRAY_SIZE(k->pumps); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(k->pumps); i++) {
 		k->pumps[i].output = out;
+		k->pumps[i].budget = k->state == BUSY ? k->budget : NULL;
+	}
 	kernel_resume(k);
 }
 
@@ -220,7 +222,14 @@ static void pump_drained(struct pump *p)
 	kernel_advance(container_of(p, struct kernel, pumps[p->stream == OUTPUT_STDERR]));
 }
 
-static const struct pump_ops pump_ops = {.drained = pump_drained};
+static void pump_failed(struct pump *p, int r)
+{
+	struct kernel *k = container_of(p, struct kernel, pumps[p->stream == OUTPUT_STDERR]);
+	if (r == -EDQUOT && k->state == BUSY)
+		k->events->overflow(k->owner);
+}
+
+static const struct pump_ops pump_ops = {.drained = pump_drained, .failed = pump_failed};
 
 /* ---- the control socket ----------------------------------------------------- */
 
@@ -468,6 +477,13 @@ int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct outp
 	kernel_set_output(k, out);
 	kernel_flush(k);
 	return 0;
+}
+
+void kernel_set_budget(struct kernel *k, uint64_t *budget)
+{
+	k->budget = budget;
+	if (k->shell)
+		shell_set_budget(k->shell, budget);
 }
 
 static void send_interrupt(struct kernel *k)

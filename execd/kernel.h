@@ -37,6 +37,8 @@ struct kernel_events {
 	void (*started)(void *owner);
 	/* An interrupt has reached the user's code. */
 	void (*interrupted)(void *owner);
+	/* The cell has written more than its budget; told each time it does. */
+	void (*overflow)(void *owner);
 	/* A result or something displayed: an object from MIME type to value; borrowed. */
 	void (*result)(void *owner, json_t *data);
 	/* The cell is over. end: {"status", "ename"?, "evalue"?, "traceback"?}; borrowed. */
@@ -81,6 +83,8 @@ void kernel_free(struct kernel *k);
 
 /* Runs a cell in an idle kernel; out (borrowed until done or died) takes its output. */
 int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct output *out, struct err *err);
+/* Of what the next cells write only *budget bytes are kept, which they count down; NULL: all. Borrowed. */
+void kernel_set_budget(struct kernel *k, uint64_t *budget);
 /* The log that is written to has room again. */
 void kernel_resume(struct kernel *k);
 /* SIGINT to its process group, or, when that seems lost, to itself again. -ESRCH when it is dead. */

@@ -28,6 +28,7 @@ struct kernel {
 	struct buf in, out;
 	struct pump pumps[2]; /* stdout, stderr */
 	struct output *idle_output, *output;
+	uint64_t *budget;	 /* of the cells */
 	struct loop_timer timer; /* until HELLO; after the end of the socket */
 
 	bool drained; /* the frame at the front of `in` may be handled */

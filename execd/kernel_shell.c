@@ -47,6 +47,13 @@ static void shell_died(void *owner, int wstatus, const struct rusage *usage)
 	kernel_die(k);
 }
 
+static void script_overflow(void *owner)
+{
+	struct kernel *k = owner;
+	if (k->state == BUSY)
+		k->events->overflow(k->owner);
+}
+
 static void shell_forked(void *owner, const char *error)
 {
 	struct kernel *k = owner;
@@ -64,7 +71,7 @@ static void shell_forked(void *owner, const char *error)
 }
 
 static const struct shell_events shell_events = {
-	.done = script_done, .died = shell_died, .forked = shell_forked};
+	.done = script_done, .died = shell_died, .overflow = script_overflow, .forked = shell_forked};
 
 int kernel_shell_execute(struct kernel *k, const char *code, struct output *out, struct err *err)
 {

@@ -46,9 +46,14 @@
 #include "lib/fs.h"
 
 #define PREPARE "unset HISTFILE; set +o history +H +m; PS1= PS2= PROMPT_COMMAND=\n"
+/* printf may have been disabled: then that of the system, if there is one, knows no more than that it failed.
+ */
 #define EXECUTE                                                                                              \
 	". /proc/self/fd/60 </dev/null >&62 2>&63 59<&- 61>&- 62>&- 63>&-\n"                                 \
-	"builtin printf '%s\\0%s\\0' \"$?\" \"$PWD\" >&61\n"
+	"case $? in 0) builtin printf '0\\0%s\\0' \"$PWD\" >&61 || command printf '0\\0%s\\0' \"$PWD\" "     \
+	">&61;;"                                                                                             \
+	" *) builtin printf '%s\\0%s\\0' \"$?\" \"$PWD\" >&61 || command printf '1\\0%s\\0' \"$PWD\" "       \
+	">&61;; esac\n"
 
 #define FORK                                                                                                 \
 	"builtin enable -f /proc/self/fd/59 execd_fork && execd_fork || builtin printf '255\\0\\0' >&61\n"
@@ -96,6 +101,7 @@ struct shell {
 	int control_fd, report_fd, script_fd;
 	struct buf report;
 	struct output *idle_output;
+	uint64_t *budget; /* of the script */
 	struct loop_defer free_defer, ask;
 	char *mark, *cwd;
 	struct denials *denials; /* NULL: nothing is told */
@@ -125,8 +131,10 @@ static void ends_close(struct ends *e)
 
 static void set_output(struct shell *sh, struct output *out)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(sh->pumps); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(sh->pumps); i++) {
 		sh->pumps[i].output = out;
+		sh->pumps[i].budget = sh->busy ? sh->budget : NULL;
+	}
 	shell_resume(sh);
 }
 
@@ -158,7 +166,14 @@ static void pump_drained(struct pump *p)
 	settle(container_of(p, struct shell, pumps[p->stream == OUTPUT_STDERR]));
 }
 
-static const struct pump_ops pump_ops = {.drained = pump_drained};
+static void pump_failed(struct pump *p, int r)
+{
+	struct shell *sh = container_of(p, struct shell, pumps[p->stream == OUTPUT_STDERR]);
+	if (r == -EDQUOT && sh->events.overflow)
+		sh->events.overflow(sh->owner);
+}
+
+static const struct pump_ops pump_ops = {.drained = pump_drained, .failed = pump_failed};
 
 /* ---- reports ---------------------------------------------------------------- */
 
@@ -590,6 +605,11 @@ int shell_run(struct shell *sh, const char *script, struct output *out, struct e
 		set_output(sh, sh->idle_output);
 	}
 	return r;
+}
+
+void shell_set_budget(struct shell *sh, uint64_t *budget)
+{
+	sh->budget = budget;
 }
 
 void shell_set_idle_output(struct shell *sh, struct output *out)

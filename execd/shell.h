@@ -35,6 +35,9 @@ struct shell_events {
 	 * is drained: a script that was running is over. Free it from here or later.
 	 */
 	void (*died)(void *owner, int wstatus, const struct rusage *usage);
+	/* The script has written more than its budget, which is told each time it does. NULL: nobody cares.
+	 */
+	void (*overflow)(void *owner);
 	/* Of a shell made by shell_fork(), once: it is there, or will not be, and error says why. */
 	void (*forked)(void *owner, const char *error);
 };
@@ -66,6 +69,8 @@ void shell_free(struct shell *sh);
  * background jobs write between scripts goes to the log set by shell_set_idle_output().
  */
 int shell_run(struct shell *sh, const char *script, struct output *out, struct err *err);
+/* Of what the next script writes only *budget bytes are kept, which it counts down. Borrowed as out is. */
+void shell_set_budget(struct shell *sh, uint64_t *budget);
 void shell_set_idle_output(struct shell *sh, struct output *out);
 /* The log that is written to has room again. */
 void shell_resume(struct shell *sh);

@@ -189,8 +189,6 @@ int code_context_post(struct http_req *req, struct err *err)
 	if (r < 0)
 		return r;
 	spec.confinement = json_object_get(body, "confinement");
-	if (spec.limits.value[LIMIT_OUTPUT])
-		return invalid(err, "limits.output_bytes: bounds a command, not a context");
 	struct birth *b = birth_new(req, err);
 	return b ? birth_wait(b, context_create(execd->contexts, &spec, &b->wait, err)) : -ENOMEM;
 }

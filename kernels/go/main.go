@@ -126,6 +126,7 @@ func (k *kernel) execute(r request) {
 	k.trace = nil
 	stop := k.stop
 	k.lock.Unlock()
+	k.interp.mend()
 	k.wire.send('S', map[string]any{"cell": r.Cell})
 	value, err := k.interp.run(r.Code, stop)
 	k.lock.Lock()
@@ -133,6 +134,9 @@ func (k *kernel) execute(r request) {
 	k.lock.Unlock()
 	if err == nil && value != "" {
 		k.wire.send('R', map[string]any{"data": map[string]any{"text/plain": clean(value)}})
+	}
+	if err != nil && err.name == interrupted().name {
+		abandon()
 	}
 	settle()
 	end := map[string]any{"cell": r.Cell, "status": "ok"}

@@ -44,6 +44,7 @@ type session struct {
 	imported map[[2]string]bool
 	shown    *string
 	mains    int
+	outputs  []*output
 }
 
 var (
@@ -59,8 +60,10 @@ func max[T int | float64 | string](a, b T) T { if b > a { return b }; return a }
 
 func newSession(k *kernel) *session {
 	s := &session{kernel: k, imported: map[[2]string]bool{}}
-	out := &output{file: os.Stdout, kernel: k}
-	err := &output{file: os.Stderr, kernel: k, lines: true}
+	out := newOutput(os.Stdout, k)
+	err := newOutput(os.Stderr, k)
+	err.lines = true
+	s.outputs = []*output{out, err}
 	log.SetOutput(err)
 	s.interp = interp.New(interp.Options{
 		Unrestricted: true,
@@ -99,6 +102,12 @@ func newSession(k *kernel) *session {
 	delete(s.imported, [2]string{"", "math/rand"})
 	_, _ = s.interp.Eval(prelude)
 	return s
+}
+
+// mend puts in order what the last cell has done to the outputs.
+func (s *session) mend() {
+	s.outputs[0].mend(&os.Stdout)
+	s.outputs[1].mend(&os.Stderr)
 }
 
 // overrides are the library's functions that must know of cells.

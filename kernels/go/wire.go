@@ -6,11 +6,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 const frameMax = 64 << 20 // bytes of a payload
@@ -101,12 +105,36 @@ type output struct {
 	file   *os.File
 	kernel *kernel
 	lines  bool // collect the interpreter's own account of a panic
+	fd     int  // 1 or 2, what file is a copy of
+	name   string
 }
 
 var (
 	outputLock sync.Mutex
 	outputLast *output
+	outputGone map[string]bool // goroutines that were left behind: what they still write is nobody's
+	goroutine  = regexp.MustCompile(`(?m)^goroutine (\d+) `)
 )
+
+// newOutput writes to a descriptor of its own: a cell that closes 1 or 2 harms no later one.
+func newOutput(file *os.File, k *kernel) *output {
+	o := &output{file: file, kernel: k, fd: int(file.Fd()), name: file.Name()}
+	if copied, _, e := syscall.Syscall(syscall.SYS_FCNTL, file.Fd(), syscall.F_DUPFD_CLOEXEC, 100); e == 0 {
+		o.file = os.NewFile(copied, file.Name())
+	}
+	return o
+}
+
+// mend gives the descriptor back that the cell before has closed, and std its file.
+func (o *output) mend(std **os.File) {
+	var st syscall.Stat_t
+	if syscall.Fstat(o.fd, &st) == syscall.EBADF {
+		_ = syscall.Dup3(int(o.file.Fd()), o.fd, 0)
+	}
+	if _, err := (*std).Stat(); errors.Is(err, os.ErrClosed) {
+		*std = os.NewFile(uintptr(o.fd), o.name)
+	}
+}
 
 func (o *output) takeTurn() {
 	if outputLast != nil && outputLast != o {
@@ -121,8 +149,35 @@ func (o *output) Write(p []byte) (int, error) {
 	}
 	outputLock.Lock()
 	defer outputLock.Unlock()
+	if outputGone != nil && outputGone[goroutines(false)[0]] {
+		return len(p), nil
+	}
 	o.takeTurn()
 	return o.file.Write(p)
+}
+
+// goroutines are the names of all there are, or of this one.
+func goroutines(all bool) []string {
+	text := make([]byte, 64)
+	for n := runtime.Stack(text, all); all && n == len(text) && n < 64<<20; n = runtime.Stack(text, all) {
+		text = make([]byte, 4*len(text))
+	}
+	names := []string{}
+	for _, found := range goroutine.FindAllSubmatch(text, -1) {
+		names = append(names, string(found[1]))
+	}
+	return names
+}
+
+// abandon is called when a cell has been stopped: a goroutine of its may stand in the midst of printing.
+func abandon() {
+	outputLock.Lock()
+	defer outputLock.Unlock()
+	outputGone = map[string]bool{}
+	for _, name := range goroutines(true) {
+		outputGone[name] = true
+	}
+	delete(outputGone, goroutines(false)[0])
 }
 
 // settle is called when everything written before has been taken anyway.

@@ -60,10 +60,8 @@ final class ExecdKernel {
 
     public static void main(String[] args) throws Exception {
         wire = new Wire(CONTROL_FD);
-        Stream out = new Stream(FileDescriptor.out);
-        Stream err = new Stream(FileDescriptor.err);
-        System.setOut(new PrintStream(out, true, StandardCharsets.UTF_8));
-        System.setErr(new PrintStream(err, true, StandardCharsets.UTF_8));
+        System.setOut(new Printer(new Stream("/proc/self/fd/1", FileDescriptor.out)));
+        System.setErr(new Printer(new Stream("/proc/self/fd/2", FileDescriptor.err)));
         onInterrupt(() -> {
             Session s = session;
             if (s != null)
@@ -223,8 +221,15 @@ final class ExecdKernel {
         private static Stream last;
         private final FileOutputStream raw;
 
-        Stream(FileDescriptor fd) {
-            raw = new FileOutputStream(fd);
+        /* A descriptor of its own: a cell that closes 1 or 2 harms no later one. */
+        Stream(String path, FileDescriptor otherwise) {
+            FileOutputStream opened;
+            try {
+                opened = new FileOutputStream(path);
+            } catch (IOException e) { // no /proc
+                opened = new FileOutputStream(otherwise);
+            }
+            raw = opened;
         }
 
         @Override public void write(int b) throws IOException {
@@ -253,6 +258,27 @@ final class ExecdKernel {
             synchronized (Stream.class) {
                 last = null;
             }
+        }
+    }
+
+    static final class Printer extends PrintStream {
+        private final Stream stream;
+
+        Printer(Stream out) {
+            super(out, true, StandardCharsets.UTF_8);
+            stream = out;
+        }
+
+        @Override public void close() {
+            flush(); // it is the later cells' as well
+        }
+
+        /* What a cell was about to print when it was stopped is not for the next one. */
+        static void renew() {
+            if (System.out instanceof Printer)
+                System.setOut(new Printer(((Printer) System.out).stream));
+            if (System.err instanceof Printer)
+                System.setErr(new Printer(((Printer) System.err).stream));
         }
     }
 
@@ -461,6 +487,8 @@ final class ExecdKernel {
 
         void execute(long cell, String code) throws IOException {
             String end;
+            if (stopping)
+                Printer.renew();
             stopping = false;
             busy = true;
             wire.send('S', Json.object("cell", cell));

@@ -42,6 +42,19 @@ class Output extends Writable {
 		this._isStdio = true;
 	}
 
+	// Past the queue of Writable: an interrupt between its steps would leave it waiting for ever.
+	write(chunk, encoding, done) {
+		if (typeof encoding === 'function')
+			[encoding, done] = [undefined, encoding];
+		const text = typeof chunk === 'string';
+		if (this.writableEnded || this.destroyed || this.writableCorked || !(text || chunk instanceof Uint8Array))
+			return super.write(chunk, encoding, done);
+		put(this.fd, text ? Buffer.from(chunk, encoding) : chunk);
+		if (done)
+			process.nextTick(done);
+		return true;
+	}
+
 	_write(chunk, encoding, done) {
 		put(this.fd, chunk);
 		done();

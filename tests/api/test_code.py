@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from code_cells import Cell, Context, create, fork, gate, hold, release, wait_for_end
-from daemon import EXECD, ROOT, TOKEN, Daemon, children, events
+from daemon import ROOT, children, events
 
 
 @pytest.fixture
@@ -1023,18 +1023,19 @@ def test_a_context_in_a_folder_that_cannot_be_entered(start_execd, tmp_path):
 def test_idle_kernels_are_evicted(start_execd, tmp_path):
     agent = start_execd(args=["--kernel-idle-timeout", "50ms"])
     explicit, default = create(agent), Context(agent)
-    for context, name in ((explicit, "explicit"), (default, "default")):
-        fifo, fd = hold(tmp_path, name)
-        # A cell that takes longer than that is not idle.
-        cell = context.run(f"sum(range(10_000_000)); x = 1; f = open({str(fifo)!r}, 'w')")
-        assert cell.error is None, cell.error
-        wait_for_end(fd)
-        os.close(fd)
+    (name, fd), start = hold(tmp_path), {"context": {"id": explicit.id}, "code": "1"}
+    while explicit.info()["state"] != "evicted":  # without a cell
+        pass
     info = explicit.info()
-    assert info["state"] == "evicted" and "50 ms" in info["reason"]
-    answer = agent.http.post("/code", json={"code": "1", "context": {"id": explicit.id}})
+    assert "50 ms" in info["reason"]
+    answer = agent.http.post("/code", json=start)
     assert answer.status_code == 409 and "evicted" in answer.json()["message"] and "restart" in answer.json()["message"]
     assert agent.http.post(f"/code/contexts/{explicit.id}/restart").status_code == 200
+    # A cell that takes longer than that is not idle; what it has started goes with the kernel.
+    cell = default.run(f"sum(range(10_000_000)); x = 1; f = open({str(name)!r}, 'w')")
+    assert cell.error is None, cell.error
+    wait_for_end(fd)
+    os.close(fd)
     cell = default.run("'x' in globals()")
     assert cell.results == [{"text": "False"}]
     assert "evicted" in [event for event in cell.events if event["type"] == "status"][0]["text"]
@@ -1078,31 +1079,12 @@ def test_a_limit_of_cpu_time(execd):
 
 @pytest.mark.parametrize(
     "limits, words",
-    [({"memory": 1}, "limits.memory"), ({"memory_bytes": 5}, "memory_bytes"), ({"output_bytes": 5000}, "output_bytes"),
+    [({"memory": 1}, "limits.memory"), ({"memory_bytes": 5}, "memory_bytes"), ({"output_bytes": 0}, "output_bytes"),
      ({"cpu_seconds": "1"}, "cpu_seconds"), (5, "limits")],
 )  # fmt: skip
 def test_bad_limits(execd, limits, words):
     answer = execd.http.post("/code/context", json={"language": "python", "limits": limits})
     assert answer.status_code == 400 and words in answer.json()["message"], answer.text
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="a process namespace of its own needs root")
-def test_a_cell_that_kills_its_parents_group_where_that_is_init(tmp_path):
-    """As PID 1 the agent is safe from its own cells; elsewhere kernels/README.md says what they can do."""
-    wrap = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "setsid"]
-    agent = Daemon([*wrap, EXECD, "--listen-fd", "{fd}", "--init"], tmp_path / "log", {**os.environ, "EXECD_ACCESS_TOKEN": TOKEN})
-    agent.token, agent.expect_exit = TOKEN, None
-    agent.http = agent.client({"X-EXECD-ACCESS-TOKEN": TOKEN})
-    agent.stream = agent.http.stream
-    try:
-        context = create(agent)
-        assert context.value("import os; os.getppid(), os.getpgid(os.getppid())") == "(1, 1)"
-        assert context.run("os.killpg(os.getpgid(os.getppid()), 9); os.kill(os.getppid(), 9)").error is None
-        assert context.value("1 + 1") == "2" and agent.http.get("/ping").status_code == 200
-        assert context.run("os.killpg(0, 9)").error["ename"] == "KernelDied"
-        assert agent.http.get("/ping").status_code == 200
-    finally:
-        agent.stop()
 
 
 def test_a_kill_is_not_called_want_of_memory(context):
