@@ -53,6 +53,7 @@ struct command {
 	struct pump out, error;
 	struct feed in;
 	struct limits_hold *limits; /* NULL: none */
+	struct room *room;	    /* a reference; NULL: in the container */
 	struct confine *confine;    /* NULL: none */
 	struct denials *denials;    /* NULL: nothing is told */
 	uint64_t output_budget;
@@ -238,6 +239,8 @@ static void close_pump(struct command *c, struct pump *p)
 
 static void command_unconfine(struct command *c)
 {
+	if (c->room)
+		room_unref(TAKE_PTR(c->room));
 	confinement_let_go(c->commands->execd, TAKE_PTR(c->denials));
 	confine_unref(TAKE_PTR(c->confine));
 }
@@ -256,7 +259,7 @@ static void command_end(struct command *c)
 	feed_close(&c->in);
 	child_forget(&c->child);
 	limits_hold_release(TAKE_PTR(c->limits));
-	run->denied = denials_take(c->denials);
+	run->denied = c->room ? room_denied(c->room) : denials_take(c->denials);
 	run->profile = denials_profile(c->denials);
 	command_unconfine(c);
 	c->state = ENDED;
@@ -563,8 +566,10 @@ static int command_bound(struct command *c, struct launch *l, const struct comma
 static int command_confine(struct command *c, const struct command_spec *spec, struct err *err)
 {
 	int r;
-	if (spec->room) /* which is confined as a whole */
+	if (spec->room) { /* which is confined as a whole */
+		c->room = room_ref(spec->room);
 		return 0;
+	}
 	r = confinement_get(c->commands->execd->confinement, CONFINED_COMMANDS, spec->confinement,
 			    &c->confine, err);
 	if (r >= 0)

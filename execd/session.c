@@ -97,7 +97,7 @@ static void current_end(struct session *s, struct run_end *end)
 	struct task *t = TAKE_PTR(s->current);
 	loop_timer_del(&s->timeout);
 	if (s->shell)
-		t->run->denied = shell_denied(s->shell);
+		t->run->denied = s->room ? room_denied(s->room) : shell_denied(s->shell);
 	if (t->interrupted && end->reason != RUN_TIMEOUT)
 		end->reason = RUN_INTERRUPTED;
 	task_end(t, end);

@@ -8,6 +8,7 @@
 
 #include "execd/api/api.h"
 #include "execd/api/spec.h"
+#include "execd/confinement.h"
 #include "execd/isolated/isolated.h"
 #include "execd/isolated/probe.h"
 #include "execd/limits.h"
@@ -279,6 +280,20 @@ static int get_bounds(struct request *rq, json_t *body, struct err *err)
 	return 0;
 }
 
+/* What the profile brings, unless the request says otherwise. */
+static int get_confinement(struct confinement *confinement, json_t *body, struct room_spec *room,
+			   struct err *err)
+{
+	json_t *given = json_object_get(body, "confinement");
+	json_t *own = json_string(room->profile == ROOM_STRICT ? "strict" : "default");
+	if (!own)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "confine an isolated session");
+	int r = confinement_get(confinement, CONFINED_SESSIONS, given && !json_is_null(given) ? given : own,
+				&room->confine, err);
+	json_decref(own);
+	return r;
+}
+
 static int request_parse(struct request *rq, json_t *body, struct err *err)
 {
 	int r = json_need_obj(body, JSON_REQUIRED, err);
@@ -312,8 +327,8 @@ static json_t *echo_mount(const struct room_mount *m, bool workspace)
 static json_t *make_echo(const struct request *rq, json_t *body)
 {
 	static const char *const as_given[] = {
-		"extra_writable", "binds", "env_passthrough", "uid",	  "gid",
-		"uid_mode",	  "hide",  "limits",	      "tmp_bytes"};
+		"extra_writable", "binds", "env_passthrough", "uid",	   "gid",
+		"uid_mode",	  "hide",  "limits",	      "tmp_bytes", "confinement"};
 	const struct room_spec *room = &rq->spec.room;
 	json_t *o = json_pack("{s:s, s:b, s:I}", "profile",
 			      room->profile == ROOM_STRICT ? "strict" : "balanced", "share_net",
@@ -399,7 +414,10 @@ int isolated_post(struct http_req *req, struct err *err)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "make an isolated session");
 	}
 	c->req = req;
-	r = isolated_create(execd->isolateds, &rq.spec, creation_done, c, &c->session, err);
+	r = get_confinement(execd->confinement, body, &rq.spec.room, err);
+	if (r >= 0)
+		r = isolated_create(execd->isolateds, &rq.spec, creation_done, c, &c->session, err);
+	confine_unref(rq.spec.room.confine);
 	json_decref(rq.spec.echo);
 	if (r < 0) {
 		free(c);

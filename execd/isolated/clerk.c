@@ -30,7 +30,7 @@ static int clerk_start(struct room *room, struct err *err)
 		return err_sys(err, "RUNTIME_ERROR", errno, "open a socket");
 	ours = pair[0];
 	theirs = pair[1];
-	const int fds[] = {theirs, room->init.pidfd};
+	const int fds[] = {room->mounts_ns, room->users_ns, theirs};
 	int r = plan_clerk(&room->ids, room->mounts_n > 0 ? room->mounts[0].path : "/", ++room->rooms->tags,
 			   &message);
 	if (r < 0)
@@ -48,7 +48,7 @@ int room_clerk_connect(struct room *room, int *ret_fd, struct err *err)
 	char byte = 0;
 	struct iovec iov = {&byte, 1};
 	int pair[2], r = -EPIPE;
-	if (!room_is_ready(room) || room->init.pidfd < 0)
+	if (!room_is_ready(room))
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return err_sys(err, "RUNTIME_ERROR", errno, "open a socket");

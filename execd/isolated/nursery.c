@@ -162,15 +162,16 @@ static pid_t clone_self(unsigned long flags)
 	return (pid_t)syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, NULL);
 }
 
-static _Noreturn void room_main(const struct plan *plan, int socket, int go)
+static _Noreturn void room_main(const struct plan *plan, int socket, int listener, int go)
 {
 	char byte;
 	if (go >= 0 && read(go, &byte, 1) != 1)
 		_exit(1);
-	warden_main(plan, socket);
+	fd_close(&go);
+	warden_main(plan, socket, listener);
 }
 
-static void make_room(const struct plan *plan, int socket)
+static void make_room(const struct plan *plan, int socket, int listener)
 {
 	const struct wire_plan *head = plan->head;
 	unsigned long flags = CLONE_PARENT | head->namespaces | (head->userns ? CLONE_NEWUSER : 0);
@@ -183,7 +184,7 @@ static void make_room(const struct plan *plan, int socket)
 	if (pid == 0) {
 		(void)close(WIRE_FD);
 		fd_close(&go[1]);
-		room_main(plan, socket, go[0]);
+		room_main(plan, socket, listener, go[0]);
 	}
 	r = pid < 0 ? -errno : pid;
 	answer(head->tag, r, WIRE_STAGE_CLONE);
@@ -201,40 +202,44 @@ static void make_room(const struct plan *plan, int socket)
 	fd_close(&go[1]);
 }
 
-/* Not into its PID namespace: nobody in there sees this process. */
-static void remount(const struct plan *plan, int pidfd, int cellar)
+/* fds: its namespaces. Not into its PID namespace: nobody in there sees this process. */
+static int enter(const struct plan *plan, const int *fds)
+{
+	if (plan->head->userns && setns(fds[1], CLONE_NEWUSER) < 0)
+		return -errno;
+	return setns(fds[0], CLONE_NEWNS) < 0 ? -errno : 0;
+}
+
+static void remount(const struct plan *plan, const int *fds)
 {
 	pid_t pid = clone_self(0);
 	if (pid < 0)
 		answer(plan->head->tag, -errno, WIRE_STAGE_CLONE);
 	if (pid != 0)
 		return;
-	unsigned userns = plan->head->userns ? CLONE_NEWUSER : 0;
-	if (plan->head->steps_n != 1)
-		answer(plan->head->tag, -EBADMSG, WIRE_STAGE_VIEW);
-	else if (setns(pidfd, (int)(CLONE_NEWNS | userns)) < 0)
-		answer(plan->head->tag, -errno, WIRE_STAGE_ENTER);
+	int r = plan->head->steps_n == 1 ? enter(plan, fds) : -EBADMSG;
+	if (r < 0)
+		answer(plan->head->tag, r, WIRE_STAGE_ENTER);
 	else
-		answer(plan->head->tag, view_remount(cellar, plan->steps, plan->text), WIRE_STAGE_VIEW);
+		answer(plan->head->tag, view_remount(fds[2], plan->steps, plan->text), WIRE_STAGE_VIEW);
 	_exit(0);
 }
 
 /* A child of the agent, like an init, which collects it. */
-static void make_clerk(const struct plan *plan, int socket, int pidfd, clerk_fn *clerk)
+static void make_clerk(const struct plan *plan, const int *fds, clerk_fn *clerk)
 {
 	enum wire_stage stage;
 	if (clone_self(CLONE_PARENT) != 0)
 		return;
 	(void)close(WIRE_FD);
-	unsigned userns = plan->head->userns ? CLONE_NEWUSER : 0;
 	(void)signal(SIGCHLD, SIG_DFL);
-	if (setns(pidfd, (int)(CLONE_NEWNS | CLONE_NEWIPC | userns)) < 0 ||
-	    warden_become(plan->head, &stage) < 0)
+	if (enter(plan, fds) < 0 || warden_become(plan->head, &stage) < 0)
 		_exit(1);
-	(void)close(pidfd);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
 	if (chdir(plan->text + plan->head->cwd) < 0 && chdir("/") < 0)
 		_exit(1);
-	_exit(clerk(socket));
+	_exit(clerk(fds[2]));
 }
 
 static void serve(const char *message, size_t n, const int *fds, size_t fds_n, clerk_fn *clerk)
@@ -242,12 +247,12 @@ static void serve(const char *message, size_t n, const int *fds, size_t fds_n, c
 	struct plan plan;
 	if (plan_cut(message, n, &plan) < 0)
 		return;
-	if (plan.head->op == WIRE_ROOM && fds_n == 1)
-		make_room(&plan, fds[0]);
-	else if (plan.head->op == WIRE_REMOUNT && fds_n == 2)
-		remount(&plan, fds[0], fds[1]);
-	else if (plan.head->op == WIRE_CLERK && fds_n == 2)
-		make_clerk(&plan, fds[0], fds[1], clerk);
+	if (plan.head->op == WIRE_ROOM && (fds_n == 1 || fds_n == 2))
+		make_room(&plan, fds[0], fds_n == 2 ? fds[1] : -1);
+	else if (plan.head->op == WIRE_REMOUNT && fds_n == 3)
+		remount(&plan, fds);
+	else if (plan.head->op == WIRE_CLERK && fds_n == 3)
+		make_clerk(&plan, fds, clerk);
 	else
 		answer(plan.head->tag, -EBADMSG, WIRE_STAGE_CLONE);
 }

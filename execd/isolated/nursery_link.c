@@ -172,7 +172,7 @@ int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *do
 {
 	_cleanup_buf_ struct buf message = BUF_INIT(WIRE_MAX);
 	struct rooms *rooms = room->rooms;
-	if (room->state != ROOM_READY || room->init.pidfd < 0)
+	if (room->state != ROOM_READY)
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
 	if (index >= room->mounts_n || room->mounts[index].mode != ROOM_OVERLAY || top >= ROOM_LAYERS_MAX)
 		return err_set(err, ERR_INVALID, "RUNTIME_ERROR", EINVAL, "there is no such overlay");
@@ -182,7 +182,7 @@ int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *do
 	*o = (struct order){
 		.tag = ++rooms->tags, .room = room, .index = index, .top = top, .done = done, .arg = arg};
 	list_init(&o->link);
-	const int fds[] = {room->init.pidfd, room->cellar_fd};
+	const int fds[] = {room->mounts_ns, room->users_ns, room->cellar_fd};
 	int r = plan_remount(&room->mounts[index], index, top, room->ids.userns != WIRE_USERNS_NONE, o->tag,
 			     &message);
 	r = r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "mount an overlay")

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "seccomp/apply.h"
+
 #define RUN_OPTIONS "mode=0755,size=67108864,nr_inodes=16384"
 #define TMP_INODES  262144
 #define CPUSET_MAX  64
@@ -237,7 +239,7 @@ int plan_room(const struct room_spec *spec, const struct room_place *place, stru
 	head.hostname = put_text(&p, place->name);
 	head.cwd = put_text(&p, spec->mounts_n > 0 ? spec->mounts[0].path : "/");
 	put_view(&p);
-	int r = finish(&p, &head, NULL, 0, out);
+	int r = finish(&p, &head, place->confine, place->confine ? place->confine->size : 0, out);
 	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "plan a room") : 0;
 }
 

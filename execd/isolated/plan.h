@@ -25,6 +25,7 @@ struct room_place {
 	gid_t gid;
 	const gid_t *groups;
 	size_t groups_n;
+	const struct confine_plan *confine; /* or NULL */
 };
 
 /* The message into out. -errno with *err. */

@@ -33,6 +33,7 @@
 
 #include "execd/account.h"
 #include "execd/command.h"
+#include "execd/confinement.h"
 #include "execd/execd.h"
 #include "execd/isolated/room_priv.h"
 #include "execd/limits.h"
@@ -59,10 +60,12 @@ void room_unref(struct room *room)
 		fd_close(&m->lower_fd);
 		free(m->path);
 	}
-	fd_close(&room->cellar_fd);
 	stacks_done(&room->stacks);
 	buf_done(&room->plan);
 	limits_hold_release(room->limits);
+	confine_start_done(&room->listener);
+	confinement_let_go(room->rooms->execd, room->denials);
+	confine_unref(room->confine);
 	free(room);
 }
 
@@ -85,6 +88,11 @@ struct room_mount *room_mounts(struct room *room, size_t *ret_n)
 {
 	*ret_n = room->mounts_n;
 	return room->mounts;
+}
+
+char *room_denied(struct room *room)
+{
+	return denials_take(room->denials);
 }
 
 void room_set_events(struct room *room, const struct room_events *events, void *arg)
@@ -178,6 +186,9 @@ static void room_end(struct room *room)
 	loop_io_del(&room->io);
 	fd_close(&room->socket);
 	clerk_done(&room->clerk);
+	fd_close(&room->mounts_ns);
+	fd_close(&room->users_ns);
+	fd_close(&room->cellar_fd);
 	end_children(room);
 	room_cleared(room, room->clear_tag);
 	fail_stage(room, WIRE_STAGE_NONE, 0, ECHILD);
@@ -197,12 +208,16 @@ void room_kill(struct room *room)
 		(void)child_kill(&room->init, SIGKILL);
 }
 
-static void room_ready(struct room *room, const int *fds, size_t fds_n)
+static void room_ready(struct room *room, int *fds, size_t fds_n)
 {
 	if (room->state != ROOM_STARTING)
 		return;
-	if (fds_n > 0)
-		room->cellar_fd = fcntl(fds[0], F_DUPFD_CLOEXEC, 3);
+	if (fds_n < 2)
+		return;
+	room->mounts_ns = TAKE_FD(fds[0]);
+	room->users_ns = TAKE_FD(fds[1]);
+	if (fds_n > 2)
+		room->cellar_fd = TAKE_FD(fds[2]);
 	for (size_t i = 0; i < room->mounts_n; i++) {
 		struct room_mount *m = &room->mounts[i];
 		char path[32];
@@ -216,6 +231,11 @@ static void room_ready(struct room *room, const int *fds, size_t fds_n)
 			return;
 		}
 	}
+	int listener = confine_start_listener(&room->listener);
+	if (listener >= 0)
+		(void)denials_new(room->rooms->execd->loop, room->confine, listener, room->id,
+				  &room->denials);
+	confine_start_done(&room->listener);
 	room->state = ROOM_READY;
 	buf_done(&room->plan);
 	if (room->events.ready)
@@ -444,6 +464,9 @@ static int room_order(struct room *room, const struct room_spec *spec, struct er
 	place.stacks = room->stacks.paths;
 	place.hidden = stack_root_path(room->rooms->root);
 	if (r >= 0)
+		r = confine_start_init(&room->listener, room->confine, err);
+	place.confine = confine_plan(room->confine);
+	if (r >= 0)
 		r = plan_room(&own, &place, &room->plan, err);
 	if (r < 0)
 		return r;
@@ -454,7 +477,8 @@ static int room_order(struct room *room, const struct room_spec *spec, struct er
 	r = loop_io_add(room->rooms->execd->loop, &room->io, room->socket, EPOLLIN, room_event);
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "watch a socket");
-	return nursery_tell(room->rooms, &room->plan, &theirs, 1, err);
+	const int fds[] = {theirs, room->listener.child_socket};
+	return nursery_tell(room->rooms, &room->plan, fds, fds[1] < 0 ? 1 : 2, err);
 }
 
 int room_new(struct rooms *rooms, const struct room_spec *spec, const struct room_events *events, void *arg,
@@ -465,8 +489,11 @@ int room_new(struct rooms *rooms, const struct room_spec *spec, const struct roo
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "make an isolated session");
 	room->rooms = rooms;
 	room->refs = 1;
-	room->socket = room->io.fd = room->cellar_fd = room->init.pidfd = room->clerk.socket = -EBADF;
+	room->socket = room->io.fd = room->cellar_fd = room->mounts_ns = room->users_ns = room->init.pidfd =
+		room->clerk.socket = -EBADF;
 	room->plan = BUF_INIT(WIRE_MAX);
+	room->confine = confine_ref(spec->confine);
+	room->listener.socket = room->listener.child_socket = -EBADF;
 	room->tag = ++rooms->tags;
 	list_init(&room->link);
 	list_init(&room->children);

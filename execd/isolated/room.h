@@ -87,7 +87,7 @@ struct room_spec {
 	size_t hide_n;
 	uint64_t tmp_max;	     /* bytes of /tmp; 0: ROOM_TMP_MAX */
 	const struct limits *limits; /* of the room as a whole, or NULL */
-	struct confine *confine;     /* NULL: the profile's own */
+	struct confine *confine;     /* NULL: none */
 };
 
 #define ROOM_TMP_MAX ((uint64_t)1 << 30)
@@ -130,6 +130,8 @@ struct room_mount *room_mounts(struct room *room, size_t *ret_n);
  */
 struct room *room_ref(struct room *room);
 void room_unref(struct room *room);
+/* System calls that were denied in it since this was last asked (denials.h), on the heap, or NULL. */
+char *room_denied(struct room *room);
 /* Kills everything in it at once. */
 void room_kill(struct room *room);
 /* Kills everything in it but the init; done(arg) runs once that is so, or the room has ended. */

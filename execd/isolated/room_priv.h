@@ -9,6 +9,7 @@
 #include "execd/isolated/room.h"
 #include "execd/isolated/stack.h"
 #include "execd/isolated/wire.h"
+#include "seccomp/confine.h"
 
 #define ROOM_ID_LEN 12
 
@@ -34,9 +35,12 @@ struct room {
 	struct room_mount mounts[ROOM_MOUNTS_MAX];
 	size_t mounts_n;
 	struct stacks stacks;
-	int cellar_fd;
+	int mounts_ns, users_ns, cellar_fd; /* until it has ended */
 	struct room_ids_in_force ids;
 	struct clerk clerk;
+	struct confine *confine;       /* NULL: none */
+	struct confine_start listener; /* until it is ready */
+	struct denials *denials;       /* NULL: nothing is told */
 	struct limits_hold *limits;
 	struct buf plan; /* until it is ready, for words */
 	uint64_t clear_tag;

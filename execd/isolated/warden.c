@@ -137,10 +137,10 @@ int warden_become(const struct wire_plan *head, enum wire_stage *ret_stage)
 }
 
 /* What the profile adds, once for all that will run in here. */
-static void confine(const struct plan *plan, int socket, enum confine_phase phase)
+static void confine(const struct plan *plan, int socket, int listener, enum confine_phase phase)
 {
 	struct confine_fault fault = {};
-	int r = plan->head->confine_n > 0 ? confine_apply(plan->confine, -1, phase, &fault) : 0;
+	int r = plan->head->confine_n > 0 ? confine_apply(plan->confine, listener, phase, &fault) : 0;
 	if (r < 0)
 		fail(socket, WIRE_STAGE_CONFINE, (uint32_t)fault.step, -r);
 }
@@ -152,7 +152,7 @@ static int forbid_userns(void)
 	return fd < 0 || write(fd, "0", 1) < 0 ? -errno : 0;
 }
 
-static void become(const struct plan *plan, int socket)
+static void become(const struct plan *plan, int socket, int listener)
 {
 	const struct wire_plan *head = plan->head;
 	int cellar = -EBADF, r;
@@ -162,18 +162,26 @@ static void become(const struct plan *plan, int socket)
 	r = view_build(plan, &cellar, &step);
 	if (r < 0)
 		fail(socket, WIRE_STAGE_VIEW, step, -r);
+	/* By these others come in. Once we are not dumpable nobody may ask us for them. */
+	int mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	int users = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+	if (mounts < 0 || users < 0)
+		fail(socket, WIRE_STAGE_ENTER, 0, errno);
 	if (head->flags & WIRE_LOOPBACK && (r = bring_up_loopback()) < 0)
 		fail(socket, WIRE_STAGE_NETWORK, 0, -r);
 	if (sethostname(plan->text + head->hostname, strlen(plan->text + head->hostname)) < 0)
 		fail(socket, WIRE_STAGE_NAME, 0, errno);
-	confine(plan, socket, CONFINE_BEFORE_IDS);
+	confine(plan, socket, listener, CONFINE_BEFORE_IDS);
 	enum wire_stage stage;
 	r = warden_become(head, &stage);
 	if (r < 0)
 		fail(socket, stage, 0, -r);
+	confine(plan, socket, listener, CONFINE_BEFORE_EXEC);
 	const struct wire_event ready = {.kind = WIRE_READY};
-	confine(plan, socket, CONFINE_BEFORE_EXEC);
-	tell(socket, &ready, &cellar, cellar >= 0);
+	const int fds[] = {mounts, users, cellar};
+	tell(socket, &ready, fds, cellar >= 0 ? 3 : 2);
+	fd_close(&mounts);
+	fd_close(&users);
 	fd_close(&cellar);
 }
 
@@ -391,14 +399,16 @@ static void on_request(struct warden *w)
 
 /* ---- life ----------------------------------------------------------------------- */
 
-void warden_main(const struct plan *plan, int socket)
+void warden_main(const struct plan *plan, int socket, int listener)
 {
 	static struct warden w;
 	sigset_t mask;
 	char *cwd = strdup(plan->text + plan->head->cwd);
 	(void)signal(SIGCHLD, SIG_DFL);
 	(void)umask(022);
-	become(plan, socket);
+	become(plan, socket, listener);
+	if (listener >= 0)
+		(void)close(listener);
 	w.socket = socket;
 	w.cwd = cwd ? cwd : "/";
 	sigemptyset(&mask);

@@ -44,4 +44,5 @@ int view_remount(int cellar, const struct view_step *step, const char *text);
 /* warden.c: the room's ids, and no privilege at all. -errno, and what did not work. */
 int warden_become(const struct wire_plan *head, enum wire_stage *ret_stage);
 /* warden.c: the life of an init from its clone on. Never returns. */
-_Noreturn void warden_main(const struct plan *plan, int socket);
+/* listener: where the confinement's listener goes, or -1. */
+_Noreturn void warden_main(const struct plan *plan, int socket, int listener);

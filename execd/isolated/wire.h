@@ -25,9 +25,10 @@ enum wire_userns {
 };
 
 /*
- * A room: steps, confinement and text follow; the socket of its init is beside it. A
- * remount: one step and its text; pidfd of the init and its cellar are beside it. A clerk:
- * text; its socket and the pidfd of the init are beside it, and no answer follows.
+ * A room: steps, confinement and text follow; the socket of its init is beside it,
+ * and one that takes the confinement's listener home, when there is to be one. A
+ * remount: one step and its text; both namespaces of the room and its cellar are beside it. A clerk:
+ * text; both namespaces and its own socket are beside it, and no answer follows.
  */
 struct wire_plan {
 	uint32_t op;
@@ -116,7 +117,7 @@ struct wire_spawn {
 /* ---- init to agent --------------------------------------------------------- */
 
 enum wire_event_kind {
-	WIRE_READY, /* the cellar and the stacks of the overlays in order are beside it */
+	WIRE_READY, /* its mount and user namespaces are beside it, and the cellar when there is one */
 	WIRE_FAILED,
 	WIRE_STARTED, /* a pidfd is beside it */
 	WIRE_EXITED,
