@@ -100,7 +100,7 @@ $B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o $O/profiles.o
 
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD)) $O/profiles.o
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -o $@
+	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -lz -o $@
 
 # ---- kernels that lie beside the agent ------------------------------------
 

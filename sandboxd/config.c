@@ -26,6 +26,11 @@ int config_init(struct config *c)
 		.tombstone_s = 3600,
 		.sandboxes_max = 4096,
 		.pids_max = 4096,
+		.pull_images = true,
+		.image_max_mb = 20480,
+		.image_max_s = 900,
+		.images_max = 256,
+		.image_pulls_max = 3,
 		.log_level = LOG_INFO,
 	};
 	if (c->listen_host && c->state_dir && c->runtime && c->network_bridge && c->network_subnet &&
@@ -59,6 +64,9 @@ void config_done(struct config *c)
 	free(c->network_bridge);
 	free(c->network_subnet);
 	free(c->cni_path);
+	config_free_list(c->image_paths);
+	config_free_list(c->insecure_registries);
+	free(c->registry_auth);
 	*c = (struct config){.listen_fd = -EBADF};
 }
 

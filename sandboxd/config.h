@@ -39,7 +39,16 @@ struct config {
 	char *runtime;	 /* OCI runtime: absolute path or bare name */
 
 	struct image_table images;
-	char **allowed_host_paths; /* under which volumes may lie; NULL: none */
+	char **image_paths;	    /* under which clients may name dir:, oci: and archives; NULL: none */
+	bool pull_images;	    /* those that no row of images names, from their registries */
+	char *registry_auth;	    /* file of logins for registries, or NULL */
+	char **insecure_registries; /* HOST[:PORT]: HTTP and unverified certificates are good enough */
+	uint32_t image_max_mb;	    /* one image, unpacked */
+	uint32_t image_max_s;	    /* fetching and unpacking one */
+	uint32_t images_max;	    /* kept at once */
+	uint32_t image_keep_s;	    /* an image nobody uses is removed after; 0: never */
+	uint32_t image_pulls_max;   /* fetched at once */
+	char **allowed_host_paths;  /* under which volumes may lie; NULL: none */
 
 	enum network_mode network; /* of the sandboxes of the oci runtime */
 	char *network_bridge;	   /* interface and table of rules */

@@ -67,7 +67,8 @@ static const char help[] =
 	"  --api-key-file FILE    the key that requests must carry; also " API_KEY_ENV "\n"
 	"  --execd FILE           the agent put into every sandbox (execd beside sandboxd)\n"
 	"  --runtime PROGRAM      the OCI runtime (crun)\n"
-	"  --image NAME=ROOT      let image NAME (a glob) run on ROOT; the only root is `host`\n"
+	"  --image NAME=ROOT      let image NAME (a glob) run on ROOT: host, registry, dir:/PATH, oci:/PATH "
+	"...\n"
 	"  --network MODE         of sandboxes: none, bridge, host or auto (bridge where it can be)\n"
 	"  --kill-on-exit         end every sandbox at SIGTERM instead of leaving them running\n"
 	"  --tombstone SECONDS    how long an ended sandbox is remembered (3600)\n"
@@ -163,7 +164,7 @@ static int read_key_file(struct config *c, const char *path, struct err *err)
 
 static int parse_image(struct config *c, const char *value, struct err *err)
 {
-	const char *eq = strrchr(value, '=');
+	const char *eq = strchr(value, '=');
 	if (!eq || eq == value)
 		return err_set(err, ERR_INVALID, "CONFIG", 0, "--image: '%s' is not NAME=ROOT", value);
 	_cleanup_free_ char *name = strndup(value, (size_t)(eq - value));

@@ -23,11 +23,21 @@ static const char *const defaults[] = {
 	"debian",
 };
 
+bool image_is_path(const char *text)
+{
+	static const char *const kinds[] = {"dir:/", "oci:/", "oci-archive:/", "docker-archive:/"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strncmp(text, kinds[i], strlen(kinds[i])) == 0)
+			return true;
+	return false;
+}
+
 int image_table_init(struct image_table *t)
 {
 	*t = (struct image_table){0};
 	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++)
-		if (image_table_add(t, defaults[i], "host", NULL) < 0)
+		if (image_table_add(t, defaults[i], IMAGE_HOST, NULL) < 0)
 			return -ENOMEM;
 	return 0;
 }
@@ -44,9 +54,13 @@ void image_table_done(struct image_table *t)
 
 int image_table_add(struct image_table *t, const char *pattern, const char *root, struct err *err)
 {
-	if (strcmp(root, "host") != 0)
+	if (strcmp(root, IMAGE_HOST) != 0 && strcmp(root, IMAGE_REGISTRY) != 0 &&
+	    strncmp(root, IMAGE_PULL, strlen(IMAGE_PULL)) != 0 && !image_is_path(root))
 		return err_set(err, ERR_INVALID, "CONFIG", 0,
-			       "image '%s': there is no root '%s', only `host`", pattern, root);
+			       "image '%.100s': '%.100s' is no root; there are: host, registry, "
+			       "docker://REFERENCE, dir:/PATH, oci:/PATH[:TAG], oci-archive:/PATH[:TAG], "
+			       "docker-archive:/PATH[:REFERENCE]",
+			       pattern, root);
 
 	struct image_row *rows = reallocarray(t->rows, t->rows_n + 1, sizeof(*rows));
 	if (!rows)
@@ -114,7 +128,7 @@ int image_resolve(const struct image_table *t, const char *uri, const char **ret
 		name[n] = '\0';
 		for (size_t i = t->rows_n; i > 0; i--) {
 			const struct image_row *row = &t->rows[i - 1];
-			bool whole = strpbrk(row->pattern, ":@") != NULL;
+			bool whole = row->pattern[name_length(row->pattern)] != '\0';
 			if (fnmatch(row->pattern, whole ? ref : name, 0) == 0) {
 				*ret_root = row->root;
 				return 0;

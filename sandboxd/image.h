@@ -6,8 +6,14 @@
  * "docker.io/" and "library/" in front of a reference say nothing and are
  * ignored. Later rows win, so that a configured one overrides a default.
  *
- * The one kind of root there is now is `host`: the host's own /usr and /opt
- * under a generated /etc (oci/rootfs.h).
+ * Roots:
+ *   host                         the host's own /usr and /opt under a generated /etc (oci/rootfs.h)
+ *   dir:/PATH                    a directory
+ *   oci:/PATH[:TAG]              an OCI layout
+ *   oci-archive:/PATH[:TAG]      the same in a tar file
+ *   docker-archive:/PATH[:REF]   what `docker save` writes
+ *   docker://REF                 this reference, from its registry
+ *   registry                     the reference as the client named it, from its registry
  */
 #pragma once
 
@@ -25,7 +31,13 @@ struct image_table {
 	size_t rows_n;
 };
 
-#define IMAGE_URI_MAX 512
+#define IMAGE_URI_MAX  512
+#define IMAGE_HOST     "host"
+#define IMAGE_REGISTRY "registry"
+#define IMAGE_PULL     "docker://"
+
+/* One of the roots that are a path of this machine. */
+bool image_is_path(const char *text);
 
 int image_table_init(struct image_table *t); /* with the default rows */
 void image_table_done(struct image_table *t);

@@ -72,6 +72,24 @@ static const struct setting settings[] = {
 	 "directory of the store, images and sandboxes"},
 	{"sandboxd", "execd", SET_PATH, AT(execd), 0, 0, NULL, "the agent; default: execd beside sandboxd"},
 	{"sandboxd", "oci_runtime", SET_STRING, AT(runtime), 0, 0, "\"crun\"", "OCI runtime: path or name"},
+	{"sandboxd", "image_pull", SET_BOOL, AT(pull_images), 0, 0, "true",
+	 "fetch images that [images] does not name from their registries (with skopeo and umoci)"},
+	{"sandboxd", "image_paths", SET_PATHS, AT(image_paths), 0, 0, "[]",
+	 "directories below which clients may name images as dir:/PATH, oci:/PATH, oci-archive:/PATH and "
+	 "docker-archive:/PATH"},
+	{"sandboxd", "image_max_mb", SET_U32, AT(image_max_mb), 1, 1048576, "20480",
+	 "largest image, unpacked, in MiB"},
+	{"sandboxd", "image_timeout_seconds", SET_U32, AT(image_max_s), 1, 86400, "900",
+	 "how long fetching and unpacking an image may take"},
+	{"sandboxd", "image_pulls_max", SET_U32, AT(image_pulls_max), 1, 64, "3", "images fetched at once"},
+	{"sandboxd", "images_max", SET_U32, AT(images_max), 1, 100000, "256",
+	 "unpacked images kept; for one more, one that nobody uses goes"},
+	{"sandboxd", "image_keep_seconds", SET_U32, AT(image_keep_s), 0, 31622400, "0",
+	 "an unpacked image that nobody uses is removed after; 0: it is kept"},
+	{"sandboxd", "registry_auth_file", SET_PATH, AT(registry_auth), 0, 0, NULL,
+	 "logins of registries, as docker's config.json has them; used where a request brings none"},
+	{"sandboxd", "insecure_registries", SET_STRINGS, AT(insecure_registries), 0, 0, "[]",
+	 "HOST or HOST:PORT of registries from which plain HTTP and unverified certificates are accepted"},
 	{"sandboxd", "max_sandboxes", SET_U32, AT(sandboxes_max), 1, 1000000, "4096", "live at once"},
 	{"sandboxd", "pool_starts", SET_U32, AT(pool_starts), 1, 64, "2",
 	 "sandboxes of the pool that start at once"},
@@ -371,6 +389,7 @@ static void put_all(struct buf *out)
 	}
 	(void)buf_puts(out, "\n# The names that clients use for images (globs), and the root each runs on.\n"
 			    "[images]\n# \"my-team/*\" = \"host\"\n"
+			    "# \"tools\" = \"dir:/srv/tools\"\n# \"alpine\" = \"registry\"\n"
 			    "\n# How many started sandboxes are kept ready, by image: a create takes one.\n"
 			    "[pool]\n# \"python:3.11\" = 4\n");
 }

@@ -17,7 +17,7 @@ build_packages='gcc make cmake:cmake pkg-config libc6-dev libjansson-dev libsqli
 	libcap-dev libbsd-dev zlib1g-dev patch:patch xz-utils:xz binutils crun:crun'
 test_packages='libcmocka-dev clang-format:clang-format clang-tidy:clang-tidy cppcheck:cppcheck
 	nginx-light:nginx wrk:wrk zstd:zstd python3 python3-venv iproute2:ip curl:curl
-	containernetworking-plugins nftables:nft'
+	containernetworking-plugins nftables:nft skopeo:skopeo umoci:umoci busybox-static:busybox'
 
 lws_version=4.3.5
 lws_orig=libwebsockets_4.3.5.orig.tar.gz

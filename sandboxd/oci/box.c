@@ -17,7 +17,9 @@ void box_close_inherited(struct oci_box *b)
 
 struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 {
+	char name[BASE_NAME_MAX];
 	struct oci_box *b = calloc(1, sizeof(*b));
+
 	if (!b)
 		return NULL;
 	b->oci = oci;
@@ -26,6 +28,12 @@ struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 		-EBADF;
 	(void)snprintf(b->dir, sizeof(b->dir), "%s/sandboxes/%s", oci->config->state_dir, box->id);
 	box_read_snapshot(b);
+	base_read_link(b->dir, name);
+	b->base = base_named(&oci->bases, name);
+	if (!b->base) {
+		free(b);
+		return NULL;
+	}
 	named_read(b);
 	list_add_tail(&oci->boxes, &b->link);
 	box->priv = b;
@@ -34,6 +42,7 @@ struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 
 void box_free(struct oci_box *b)
 {
+	fetch_cancel(&b->fetch);
 	child_forget(&b->child);
 	child_forget(&b->init);
 	loop_io_del(&b->pid_io);
@@ -42,6 +51,9 @@ void box_free(struct oci_box *b)
 	fd_close(&b->claim_fd);
 	box_close_inherited(b);
 	list_del(&b->link);
+	base_unref(&b->oci->bases, b->base);
+	json_decref(b->entrypoint);
+	json_decref(b->env);
 	free(b->config_json);
 	if (b->volumes)
 		volumes_done(b->volumes);

@@ -1,8 +1,8 @@
 /*
  * box.h - one container of the embedded driver, as the driver's files share it.
  *
- *   FRESH -> PREPARING -> STARTING -> RUNNING -> ENDED        (made, and ended by itself)
- *            job: files   runtime run   |          |
+ *   FRESH -> (FETCHING) -> PREPARING -> STARTING -> RUNNING -> ENDED      (made, and ended by itself)
+ *             fetch.h     job: files   runtime run  |  |        |
  *                                    KILLING       |          (destroy() at any time; while a
  *                                       |          |           step is under way it is awaited)
  *                                       +-> DELETING -> REMOVING -> (destroyed)
@@ -12,7 +12,7 @@
  * What may take long is a child process or a job of the pool, and its end
  * brings the next phase. Loop thread, except what says otherwise.
  *
- * start.c makes a container, adopt.c finds one again, freeze.c and snapshot.c
+ * create.c and start.c make a container, adopt.c finds one again, freeze.c and snapshot.c
  * work beside RUNNING, destroy.c ends it.
  */
 #pragma once
@@ -21,9 +21,9 @@
 
 #include "sandboxd/config.h"
 #include "sandboxd/oci/cgroup.h"
+#include "sandboxd/oci/fetch.h"
 #include "sandboxd/oci/layers.h"
 #include "sandboxd/oci/network.h"
-#include "sandboxd/oci/rootfs.h"
 #include "sandboxd/runtime.h"
 
 #define OCI_ROOT_NAME_MAX 24
@@ -36,14 +36,17 @@ struct oci {
 	struct list boxes;
 	struct cgroups cgroups;
 	struct network network;
-	struct rootfs host;
+	struct bases bases;
+	struct fetches fetches;
 	char root_name[OCI_ROOT_NAME_MAX]; /* roots/NAME */
 	char runtime_path[PATH_MAX];	   /* found in PATH */
 	char *envp[2];			   /* of the runtime program: PATH and nothing else */
+	char *fetch_envp[10];		   /* of skopeo and umoci; owned */
 };
 
 enum oci_phase {
 	OCI_FRESH,
+	OCI_FETCHING,
 	OCI_PREPARING,
 	OCI_STARTING,
 	OCI_RUNNING,
@@ -78,7 +81,10 @@ struct oci_box {
 	char snapshot[RUNTIME_ID_MAX]; /* it stands on, or "" */
 	char taking[RUNTIME_ID_MAX];   /* is being taken of it */
 	struct layers layers;	       /* of the one it stands on */
+	struct base *base;	       /* below those */
 	char dir[PATH_MAX];
+	struct fetch_wait fetch;  /* for the base */
+	json_t *entrypoint, *env; /* of the request; env may be NULL */
 	char *config_json;
 	struct runtime_limits limits;
 	struct volumes *volumes; /* or NULL; of an earlier life by name only */
@@ -101,8 +107,12 @@ void box_close_inherited(struct oci_box *b);
 void box_submit(struct oci_box *b, enum oci_phase phase, void (*run)(struct pool_job *),
 		void (*done)(struct pool_job *));
 
-/* start.c */
+/* create.c */
 int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec, struct err *err);
+
+/* start.c: from OCI_PREPARING on, with base and config_json */
+void box_prepare(struct oci_box *b);
+void box_start_failed(struct oci_box *b);
 /* The container has ended, whoever noticed. */
 void box_ended(struct oci_box *b, bool known, int wstatus);
 

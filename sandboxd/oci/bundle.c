@@ -101,28 +101,33 @@ static json_t *args_json(const struct bundle_spec *spec)
 	return args;
 }
 
-static void set_env(json_t *array, const char *key, const char *value)
-{
-	(void)json_array_append_new(array, json_sprintf("%s=%s", key, value));
-}
-
+/* What the client says counts most, then the image. */
 static json_t *env_json(const struct bundle_spec *spec)
 {
-	const struct {
-		const char *key, *value;
-	} defaults[] = {{"PATH", spec->path},
-			{"HOME", "/root"},
-			{"HOSTNAME", "sandbox"},
-			{"LANG", "C.UTF-8"},
-			{"container", "oci"}};
+	const char *home = spec->image->home;
+	json_t *all = json_pack("{s:s, s:s, s:s, s:s}", "PATH", DEFAULT_PATH, "HOME", home ? home : "/",
+				"HOSTNAME", "sandbox", "container", "oci");
 	json_t *array = json_array(), *value;
 	const char *key = NULL;
 
-	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++)
-		if (!json_object_get(spec->env, defaults[i].key))
-			set_env(array, defaults[i].key, defaults[i].value);
-	json_object_foreach((json_t *)spec->env, key, value) set_env(array, key, json_string_value(value));
+	if (spec->image->env)
+		(void)json_object_update(all, spec->image->env);
+	if (spec->env)
+		(void)json_object_update(all, (json_t *)spec->env);
+	json_object_foreach(all, key, value)(void)
+		json_array_append_new(array, json_sprintf("%s=%s", key, json_string_value(value)));
+	json_decref(all);
 	return array;
+}
+
+static json_t *user_json(const struct base_config *image)
+{
+	json_t *groups = json_array();
+
+	for (size_t i = 0; i < image->groups_n; i++)
+		(void)json_array_append_new(groups, json_integer(image->groups[i]));
+	return json_pack("{s:I, s:I, s:o}", "uid", (json_int_t)image->uid, "gid", (json_int_t)image->gid,
+			 "additionalGids", groups);
 }
 
 /* With raw packets one sandbox could speak in the name of another. */
@@ -150,10 +155,10 @@ static json_t *linux_json(bool own_network)
 
 int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err)
 {
-	json_t *process =
-		json_pack("{s:b, s:{s:i, s:i}, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user", "uid", 0,
-			  "gid", 0, "args", args_json(spec), "env", env_json(spec), "cwd", "/",
-			  "capabilities", capabilities_json(spec->own_network), "noNewPrivileges", 1);
+	json_t *process = json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user",
+				    user_json(spec->image), "args", args_json(spec), "env", env_json(spec),
+				    "cwd", spec->image->cwd ? spec->image->cwd : "/", "capabilities",
+				    capabilities_json(spec->own_network), "noNewPrivileges", 1);
 	json_t *config =
 		json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2", "process",
 			  process, "root", "path", "rootfs", "readonly", 0, "hostname", "sandbox", "mounts",

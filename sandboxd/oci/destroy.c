@@ -140,6 +140,11 @@ void oci_destroy(struct runtime *rt, struct runtime_box *box, bool force)
 		if (force)
 			(void)child_kill_group(&b->child, SIGKILL);
 		break;
+	case OCI_FETCHING:
+		fetch_cancel(&b->fetch);
+		b->phase = OCI_ENDED;
+		box_teardown(b);
+		break;
 	case OCI_PREPARING:
 	case OCI_REMOVING:
 		break;

@@ -4,11 +4,15 @@
 #include "sandboxd/oci/enter.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 
 #include "lib/fs.h"
@@ -85,17 +89,54 @@ static int mount_layers(const char *target, const char *lower)
 	return mount("overlay", target, "overlay", MS_RDONLY | MS_NODEV | MS_NOSUID, data) < 0 ? -errno : 0;
 }
 
+/* Below rootfs, or that itself; what an image or a snapshot has made a link is not followed. */
+static int open_target(const char *path, size_t n)
+{
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+	char name[256];
+
+	if (snprintf(name, sizeof(name), "rootfs%s%.*s", n ? "/" : "", (int)n, path) >= (int)sizeof(name))
+		return -ENAMETOOLONG;
+	int fd = (int)syscall(SYS_openat2, AT_FDCWD, name, &how, sizeof(how));
+	return fd < 0 ? -errno : fd;
+}
+
 /* "TARGET=LOWER"; n: which upper layer, or -1 for none. */
 static int overlay_argument(const char *arg, int n)
 {
-	char target[256];
+	char target[32];
 	const char *eq = strchr(arg, '=');
 
-	if (!eq ||
-	    snprintf(target, sizeof(target), "rootfs/%.*s", (int)(eq - arg), arg) >= (int)sizeof(target))
+	if (!eq)
 		return enter_complain("understand overlay", arg, EINVAL);
+	_cleanup_close_ int fd = open_target(arg, (size_t)(eq - arg));
+	if (fd < 0)
+		return enter_complain("open the place of overlay", arg, -fd);
+	(void)snprintf(target, sizeof(target), "/proc/self/fd/%d", fd);
 	int r = n < 0 ? mount_layers(target, eq + 1) : mount_overlay(target, eq + 1, (unsigned)n);
 	return r < 0 ? enter_complain("mount overlay", arg, -r) : 0;
+}
+
+/*
+ * A descriptor of our parent, by its path in /proc. It is open in the mount
+ * namespace that we have left, which overlayfs does not accept: so the same
+ * directory is opened in ours, and is refused when it has become another.
+ */
+static int base_argument(const char *arg)
+{
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+	char path[PATH_MAX];
+	struct stat then, now;
+
+	ssize_t n = readlink(arg, path, sizeof(path) - 1);
+	path[MAX(n, (ssize_t)0)] = '\0';
+	_cleanup_close_ int fd = n < 0 ? -1 : (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+	if (fd < 0 || stat(arg, &then) < 0 || fstat(fd, &now) < 0)
+		return enter_complain("open the image", path, errno);
+	if (then.st_dev != now.st_dev || then.st_ino != now.st_ino)
+		return enter_complain("find the image again at", path, ESTALE);
+	return dup3(fd, ENTER_BASE_FD, O_CLOEXEC) < 0 ? enter_complain("open the image", path, errno) : 0;
 }
 
 /* ---- the check ------------------------------------------------------------ */
@@ -200,6 +241,8 @@ int oci_enter(int argc, char **argv)
 			r = overlay_argument(argv[i + 1], overlays++);
 		else if (strcmp(argv[i], "--layers") == 0)
 			r = overlay_argument(argv[i + 1], -1);
+		else if (strcmp(argv[i], "--base") == 0)
+			r = base_argument(argv[i + 1]);
 		else if (strcmp(argv[i], "--join") == 0)
 			r = join(argv[i + 1]);
 		else if (!is_outside(argv[i]))

@@ -48,8 +48,11 @@ static void oci_free(struct runtime *rt)
 		network_done(&oci->network);
 	list_foreach_safe (l, &oci->boxes)
 		box_free(list_entry(l, struct oci_box, link));
+	fetches_done(&oci->fetches);
+	bases_done(&oci->bases);
 	cgroups_done(&oci->cgroups);
-	free(oci->envp[0]);
+	for (char **e = oci->fetch_envp; *e; e++)
+		free(*e);
 	free(oci);
 }
 
@@ -69,16 +72,31 @@ static const struct runtime_ops ops = {
 	.free = oci_free,
 };
 
+/* PATH, and how to get out of here: registries may lie behind a proxy with certificates of its own. */
+static int make_environments(struct oci *oci)
+{
+	static const char *const passed[] = {"HTTP_PROXY",  "HTTPS_PROXY", "NO_PROXY",	    "http_proxy",
+					     "https_proxy", "no_proxy",	   "SSL_CERT_FILE", "SSL_CERT_DIR"};
+	const char *path = getenv("PATH");
+	size_t n = 0;
+
+	if (asprintf(&oci->fetch_envp[n++], "PATH=%s", path && *path ? path : DEFAULT_PATH) < 0)
+		return -ENOMEM;
+	oci->envp[0] = oci->fetch_envp[0];
+	for (size_t i = 0; i < ARRAY_SIZE(passed); i++) {
+		const char *value = getenv(passed[i]);
+		if (value && asprintf(&oci->fetch_envp[n++], "%s=%s", passed[i], value) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 int oci_new(const struct runtime_env *env, const struct config *config, struct runtime **ret)
 {
 	struct oci *oci = calloc(1, sizeof(*oci));
-	const char *path = getenv("PATH");
 	char name[17];
 
-	if (!oci ||
-	    asprintf(&oci->envp[0], "PATH=%s",
-		     path && *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") <
-		    0) {
+	if (!oci || make_environments(oci) < 0) {
 		free(oci);
 		return -ENOMEM;
 	}
@@ -86,6 +104,8 @@ int oci_new(const struct runtime_env *env, const struct config *config, struct r
 	oci->env = *env;
 	oci->config = config;
 	list_init(&oci->boxes);
+	bases_init(&oci->bases, oci);
+	fetches_init(&oci->fetches, oci);
 	(void)snprintf(oci->root_name, sizeof(oci->root_name), "host-%s", random_hex(name, 16));
 	*ret = &oci->rt;
 	return 0;

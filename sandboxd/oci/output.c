@@ -1,6 +1,8 @@
 /*
  * output.c - what a container has said: the file container.log of its box. No state.
  */
+#include "sandboxd/oci/output.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,14 +14,13 @@
 #define LOG_TAIL_MAX  2048
 #define LOG_SHOWN_MAX (256 * 1024) /* of a container's log, in its diagnostics */
 
-void output_tail(const struct oci_box *b, char *out, size_t size)
+void output_last_line(const char *path, char *out, size_t size)
 {
-	char path[PATH_MAX + 32], text[LOG_TAIL_MAX + 1];
+	char text[LOG_TAIL_MAX + 1];
 	_cleanup_buf_ struct buf line = BUF_INIT(4 * LOG_TAIL_MAX);
 	struct stat st;
 
 	out[0] = '\0';
-	(void)snprintf(path, sizeof(path), "%s/container.log", b->dir);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return;
@@ -40,6 +41,14 @@ void output_tail(const struct oci_box *b, char *out, size_t size)
 	for (char *c = out; *c; c++)
 		if ((unsigned char)*c < ' ')
 			*c = ' ';
+}
+
+void output_tail(const struct oci_box *b, char *out, size_t size)
+{
+	char path[PATH_MAX + 32];
+
+	(void)snprintf(path, sizeof(path), "%s/container.log", b->dir);
+	output_last_line(path, out, size);
 }
 
 int oci_log(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut)

@@ -9,33 +9,18 @@
 #include <sys/wait.h>
 
 #include "lib/fs.h"
-#include "sandboxd/oci/box.h"
 #include "sandboxd/oci/enter.h"
+#include "sandboxd/oci/program.h"
 
 static int find_runtime(struct oci *oci, struct err *err)
 {
-	const char *name = oci->config->runtime;
-	const char *path = oci->envp[0] + strlen("PATH=");
-
-	if (strchr(name, '/')) {
-		if (snprintf(oci->runtime_path, sizeof(oci->runtime_path), "%s", name) < PATH_MAX &&
-		    access(name, X_OK) == 0)
-			return 0;
-		path = "";
-	}
-	while (*path) {
-		size_t n = strcspn(path, ":");
-		if (snprintf(oci->runtime_path, sizeof(oci->runtime_path), "%.*s/%s", (int)n, path, name) <
-			    PATH_MAX &&
-		    access(oci->runtime_path, X_OK) == 0)
-			return 0;
-		path += n + (path[n] == ':');
-	}
+	if (program_find(oci, oci->config->runtime, oci->runtime_path) == 0)
+		return 0;
 	return err_set(
 		err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOENT,
 		"the OCI runtime '%s' is not there: `apt-get install crun` brings crun; --runtime names "
 		"another",
-		name);
+		oci->config->runtime);
 }
 
 /* One of the kernels that lie beside the agent; theirs are the languages that it does not carry itself. */
@@ -133,7 +118,8 @@ static void remove_old_roots(const struct oci *oci)
 
 static int make_state_dirs(const struct oci *oci, struct err *err)
 {
-	static const char *const dirs[] = {"", "/runtime", "/roots", "/sandboxes", "/snapshots", "/volumes"};
+	static const char *const dirs[] = {"",		 "/runtime", "/roots",	"/sandboxes",
+					   "/snapshots", "/volumes", "/images", "/images/refs"};
 	char path[PATH_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
@@ -200,7 +186,9 @@ int oci_probe(struct runtime *rt, struct err *err)
 	if (r < 0)
 		return r;
 	remove_old_roots(oci);
-	r = rootfs_build_host(oci->config->state_dir, oci->root_name, &oci->host, err);
+	r = rootfs_build_host(oci->config->state_dir, oci->root_name, &oci->bases.host.fs, err);
+	if (r == 0)
+		r = bases_load(&oci->bases, err);
 	if (r == 0)
 		r = copy_execd(oci, err);
 	if (r == 0)

@@ -60,3 +60,22 @@ int program_start(struct oci_box *b, struct program_args *a, bool inherit, child
 	};
 	return child_spawn(b->oci->env.reaper, &b->child, &spec, on_exit, err);
 }
+
+int program_find(const struct oci *oci, const char *name, char out[PATH_MAX])
+{
+	const char *path = oci->envp[0] + strlen("PATH=");
+
+	if (strchr(name, '/')) {
+		if (snprintf(out, PATH_MAX, "%s", name) < PATH_MAX && access(name, X_OK) == 0)
+			return 0;
+		path = "";
+	}
+	while (*path) {
+		size_t n = strcspn(path, ":");
+		if (snprintf(out, PATH_MAX, "%.*s/%s", (int)n, path, name) < PATH_MAX &&
+		    access(out, X_OK) == 0)
+			return 0;
+		path += n + (path[n] == ':');
+	}
+	return -ENOENT;
+}

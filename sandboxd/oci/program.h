@@ -22,3 +22,6 @@ void program_runtime(const struct oci *oci, struct program_args *a, const char *
  */
 int program_start(struct oci_box *b, struct program_args *a, bool inherit, child_exit_fn *on_exit,
 		  struct err *err);
+
+/* A path, or a bare name looked up in PATH; -ENOENT. */
+int program_find(const struct oci *oci, const char *name, char out[PATH_MAX]);

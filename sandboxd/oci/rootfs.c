@@ -21,7 +21,6 @@
 
 #define COPY_DEPTH_MAX 8
 #define COPY_FILE_MAX  (8 << 20) /* bytes of one file in /etc; over it the file is left out */
-#define DEFAULT_PATH   "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* Copied from the host's /etc where present: globs over the first path component, or an exact path. */
 static const char *const etc_copied[] = {
@@ -128,6 +127,20 @@ static const struct {
 	{"var/lock", "/run/lock"},
 	{"etc/mtab", "/proc/self/mounts"},
 };
+
+/*
+ * What lies above an image, below the sandbox's own layer: the directories that
+ * something is mounted on, and the generated files of /etc. Whatever an image
+ * has under these names, a link among them, is out of sight.
+ */
+static const struct {
+	const char *path;
+	mode_t mode;
+} above_image[] = {
+	{".execd", 0755}, {"dev", 0755}, {"etc", 0755}, {"proc", 0555}, {"sys", 0555}, {"tmp", 01777},
+};
+
+static const char *const etc_above_image[] = {"hosts", "hostname", "resolv.conf"};
 
 /* The entrypoint that the quick starts of code interpreters name: here execd does that work itself. */
 static const char interpreter[] = "#!/bin/sh\nexec tail -f /dev/null\n";
@@ -288,6 +301,31 @@ static int write_skeleton(int root, struct err *err)
 	return 0;
 }
 
+static bool is_above_image(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(etc_above_image); i++)
+		if (strcmp(etc_above_image[i], name) == 0)
+			return true;
+	return false;
+}
+
+static int write_above_image(int dir, struct err *err)
+{
+	char path[64];
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(above_image); i++)
+		if (mkdirat(dir, above_image[i].path, 0755) < 0 ||
+		    fchmodat(dir, above_image[i].path, above_image[i].mode, 0) < 0)
+			return err_sys(err, "CONFIG", errno, "make /%s above images", above_image[i].path);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(etc_written); i++) {
+		(void)snprintf(path, sizeof(path), "etc/%s", etc_written[i].path);
+		if (is_above_image(etc_written[i].path))
+			r = fs_write_file(dir, path, etc_written[i].text, strlen(etc_written[i].text), 0644);
+	}
+	return r < 0 ? err_sys(err, "CONFIG", -r, "write /etc above images") : 0;
+}
+
 static int write_opt(int opt, struct err *err)
 {
 	int r = mkdirat(opt, "code-interpreter", 0755) < 0 ? -errno : 0;
@@ -308,6 +346,16 @@ static void add_overlay(struct rootfs *fs, const char *target, const char *name,
 			       host ? ":" : "", host ? host : "");
 	else
 		(void)snprintf(o->lower, sizeof(o->lower), "%s", host);
+}
+
+/* Two layers, the second one empty: with one alone overlayfs wants an upper one. A bind mount would show the
+ * path of the state directory inside. */
+static void add_agent(struct rootfs *fs, const char *name)
+{
+	struct rootfs_overlay *agent = &fs->overlays[fs->overlays_n++];
+	*agent = (struct rootfs_overlay){.target = ".execd", .readonly = true};
+	(void)snprintf(agent->lower, sizeof(agent->lower), "../../roots/%s/agent:../../roots/%s/none", name,
+		       name);
 }
 
 /* /bin, /lib and their like: links where the host has merged them into /usr, else overlays too. */
@@ -351,12 +399,7 @@ static int fill(int root, int opt, const char *name, struct rootfs *fs, struct e
 	add_overlay(fs, "opt", name, "opt", stat("/opt", &st) == 0 && S_ISDIR(st.st_mode) ? "/opt" : NULL);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(system); i++)
 		r = add_system_directory(host, root, system[i], fs, err);
-	/* Two layers, the second one empty: with one alone overlayfs wants an upper one. A bind mount would
-	 * show the path of the state directory inside. */
-	struct rootfs_overlay *agent = &fs->overlays[fs->overlays_n++];
-	*agent = (struct rootfs_overlay){.target = ".execd", .readonly = true};
-	(void)snprintf(agent->lower, sizeof(agent->lower), "../../roots/%s/agent:../../roots/%s/none", name,
-		       name);
+	add_agent(fs, name);
 	return r;
 }
 
@@ -378,11 +421,14 @@ int rootfs_build_host(const char *state_dir, const char *name, struct rootfs *re
 	_cleanup_close_ int opt = root < 0 ? -EBADF : make_part(base, "opt");
 	_cleanup_close_ int agent = opt < 0 ? -EBADF : make_part(base, "agent");
 	_cleanup_close_ int none = agent < 0 ? -EBADF : make_part(base, "none");
+	_cleanup_close_ int above = none < 0 ? -EBADF : make_part(base, "image");
 
-	if (none < 0)
+	if (above < 0)
 		r = err_sys(err, "CONFIG", r < 0 ? -r : errno, "make '%s'", path);
 	else
 		r = fill(root, opt, name, &fs, err);
+	if (r == 0)
+		r = write_above_image(above, err);
 	(void)umask(mask);
 	if (r < 0)
 		return r;
@@ -390,4 +436,11 @@ int rootfs_build_host(const char *state_dir, const char *name, struct rootfs *re
 		       access("/usr/local/go/bin/go", X_OK) == 0 ? ":/usr/local/go/bin" : "");
 	*ret = fs;
 	return 0;
+}
+
+void rootfs_of_image(const char *name, const char *lower, struct rootfs *ret)
+{
+	*ret = (struct rootfs){0};
+	add_overlay(ret, "", name, "image", lower);
+	add_agent(ret, name);
 }

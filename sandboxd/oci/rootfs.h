@@ -5,6 +5,8 @@
  * as they are there), and nothing else of it: the rest is a skeleton with a
  * generated /etc. Each part is the lower layer of an overlay, so everything is
  * writable inside and nothing reaches the host.
+ *
+ * A sandbox of any other image has two: the image below a layer of ours, and the agent.
  */
 #pragma once
 
@@ -12,6 +14,7 @@
 
 #include "lib/err.h"
 
+#define DEFAULT_PATH	    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define ROOTFS_OVERLAYS_MAX 12
 #define ROOTFS_LOWER_MAX    256
 #define EXECD_INSIDE	    "/.execd/execd" /* where a sandbox has the agent */
@@ -29,8 +32,11 @@ struct rootfs {
 };
 
 /*
- * Builds STATE/roots/NAME/{root,opt,agent}; sandboxes live in STATE/sandboxes/ID.
+ * Builds STATE/roots/NAME/{root,opt,agent,image}; sandboxes live in STATE/sandboxes/ID.
  * The caller puts the agent into agent/execd; inside it is EXECD_INSIDE and
  * cannot be written. Blocks; called once at start.
  */
 int rootfs_build_host(const char *state_dir, const char *name, struct rootfs *ret, struct err *err);
+
+/* lower: the image's own directory, as overlayfs takes it. */
+void rootfs_of_image(const char *name, const char *lower, struct rootfs *ret);

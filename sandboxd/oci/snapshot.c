@@ -32,6 +32,10 @@ static void run_snap_begin(struct pool_job *job)
 
 	layers_path(b->oci->config->state_dir, b->taking, b->taking, path);
 	b->result = fs_mkdir_p(path, 0700);
+	layers_path(b->oci->config->state_dir, b->taking, NULL, path);
+	_cleanup_close_ int dir = b->result < 0 ? -EBADF : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (b->result == 0)
+		b->result = dir < 0 ? -errno : base_write_link(b->base, dir);
 	if (b->result == 0)
 		b->result = cgroups_freeze(&b->oci->cgroups, b->box->id, true);
 }
@@ -141,6 +145,8 @@ static void on_snap_begin(struct pool_job *job)
 
 	if (pool_stopping(b->oci->env.pool))
 		return;
+	layers_path(b->oci->config->state_dir, b->taking, NULL, to);
+	bases_hold(&b->oci->bases, to);
 	if (b->result < 0) {
 		snap_end(b, b->result);
 		return;
@@ -151,8 +157,8 @@ static void on_snap_begin(struct pool_job *job)
 	program_arg(&a, "cp");
 	program_arg(&a, "-a");
 	program_arg(&a, "--reflink=auto");
-	for (size_t i = 0; i < b->oci->host.overlays_n; i++)
-		if (!b->oci->host.overlays[i].readonly) {
+	for (size_t i = 0; i < b->base->fs.overlays_n; i++)
+		if (!b->base->fs.overlays[i].readonly) {
 			(void)snprintf(names[upper], sizeof(names[0]), "upper.%zu", i);
 			program_arg(&a, names[upper++]);
 		}
@@ -221,6 +227,7 @@ int oci_snapshot_delete(struct runtime *rt, const char *snapshot,
 	x->arg = arg_;
 	(void)snprintf(x->id, sizeof(x->id), "%s", snapshot);
 	layers_path(oci->config->state_dir, snapshot, NULL, x->path);
+	bases_let_go(&oci->bases, x->path);
 	int r = pool_submit(oci->env.pool, &x->job);
 	if (r < 0)
 		free(x);

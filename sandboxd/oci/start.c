@@ -1,22 +1,14 @@
 /*
- * start.c - makes a container: FRESH -> PREPARING -> STARTING -> RUNNING, and
- * its end. Loop thread, except run_prepare().
- *
- * The listening socket of the agent is bound here before the container exists
- * and handed through as descriptor 3, so that it serves from within its own
- * network namespace, and clients may connect from the first moment: they wait
- * in its queue.
+ * start.c - starts a container: PREPARING -> STARTING -> RUNNING, and its end. Loop thread, except
+ * run_prepare().
  *
  * The container's first process is reparented to us (we are a subreaper), so
  * the one reaper tells its exit status.
  */
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -28,20 +20,22 @@
 #include "sandboxd/oci/named.h"
 #include "sandboxd/oci/program.h"
 
-#define LISTEN_BACKLOG	1024
 #define OVERLAY_ARG_MAX 4096
 
 static int make_dirs(int dir, const struct oci_box *b, struct err *err)
 {
-	const struct oci *oci = b->oci;
+	const struct rootfs *fs = &b->base->fs;
 	char name[32];
 
 	if (*b->snapshot && symlinkat(b->snapshot, dir, "snapshot") < 0)
 		return err_sys(err, OCI_START_CODE, errno, "link the snapshot");
-	if (symlinkat(oci->root_name, dir, "root") < 0 || mkdirat(dir, "rootfs", 0755) < 0)
+	int r = base_write_link(b->base, dir);
+	if (r < 0)
+		return err_sys(err, OCI_START_CODE, -r, "link the image");
+	if (symlinkat(b->oci->root_name, dir, "root") < 0 || mkdirat(dir, "rootfs", 0755) < 0)
 		return err_sys(err, OCI_START_CODE, errno, "make the root");
-	for (size_t i = 0; i < oci->host.overlays_n; i++) {
-		if (oci->host.overlays[i].readonly)
+	for (size_t i = 0; i < fs->overlays_n; i++) {
+		if (fs->overlays[i].readonly)
 			continue;
 		(void)snprintf(name, sizeof(name), "upper.%zu", i);
 		if (mkdirat(dir, name, 0755) < 0)
@@ -138,7 +132,7 @@ static void on_running(struct oci_box *b)
 	b->box->events->started(b->box, handle, b->notes);
 }
 
-static void start_failed(struct oci_box *b)
+void box_start_failed(struct oci_box *b)
 {
 	b->phase = OCI_ENDED;
 	if (b->dying)
@@ -166,7 +160,7 @@ static void on_run_exit(struct child *c, int wstatus, const struct rusage *usage
 		(void)err_set(&b->err, ERR_INTERNAL, OCI_START_CODE, EIO,
 			      "%s did not start the container: %s", b->oci->config->runtime,
 			      *why ? why : "it does not say why");
-	start_failed(b);
+	box_start_failed(b);
 }
 
 /* The snapshot's layers, the newest first, above what the image gives. n: which upper layer. */
@@ -194,7 +188,8 @@ static int put_volumes(const struct oci_box *b, struct program_args *a, char *te
 static int start(struct oci_box *b)
 {
 	const struct oci *oci = b->oci;
-	char records[PATH_MAX], pid_file[PATH_MAX + 8];
+	const struct rootfs *fs = &b->base->fs;
+	char records[PATH_MAX], pid_file[PATH_MAX + 8], base[48];
 	struct buf overlays[ROOTFS_OVERLAYS_MAX] = {0};
 	char joins[CGROUP_CONTROLLERS][CGROUP_PATH_MAX];
 	char *volumes[VOLUMES_MAX] = {0};
@@ -205,8 +200,13 @@ static int start(struct oci_box *b)
 	(void)snprintf(pid_file, sizeof(pid_file), "%s/pid", b->dir);
 	program_arg(&a, OCI_ENTER);
 	program_arg(&a, b->dir);
-	for (size_t i = 0; i < oci->host.overlays_n; i++) {
-		const struct rootfs_overlay *o = &oci->host.overlays[i];
+	if (b->base->fd >= 0) {
+		(void)snprintf(base, sizeof(base), "/proc/%d/fd/%d", getpid(), b->base->fd);
+		program_arg(&a, "--base");
+		program_arg(&a, base);
+	}
+	for (size_t i = 0; i < fs->overlays_n; i++) {
+		const struct rootfs_overlay *o = &fs->overlays[i];
 		overlays[i] = BUF_INIT(OVERLAY_ARG_MAX);
 		(void)buf_printf(&overlays[i], "%s=", o->target);
 		if (!o->readonly)
@@ -244,7 +244,7 @@ static int start(struct oci_box *b)
 		  : program_start(b, &a, true, on_run_exit, &b->err);
 	for (size_t i = 0; i < VOLUMES_MAX; i++)
 		free(volumes[i]);
-	for (size_t i = 0; i < oci->host.overlays_n; i++)
+	for (size_t i = 0; i < fs->overlays_n; i++)
 		buf_done(&overlays[i]);
 	return r;
 }
@@ -268,85 +268,11 @@ static void on_prepared(struct pool_job *job)
 		b->result = start(b);
 	if (b->result < 0) {
 		box_close_inherited(b);
-		start_failed(b);
+		box_start_failed(b);
 	}
 }
 
-/* A port of its own on loopback, chosen by the kernel. */
-static int listen_any(int *ret_fd, uint16_t *ret_port)
+void box_prepare(struct oci_box *b)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(a);
-	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) < 0 || listen(fd, LISTEN_BACKLOG) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&a, &len) < 0)
-		return -errno;
-	*ret_port = ntohs(a.sin_port);
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
-
-static int stand_on(struct oci_box *b, const char *snapshot, struct err *err)
-{
-	(void)snprintf(b->snapshot, sizeof(b->snapshot), "%s", snapshot);
-	int r = layers_read(b->oci->config->state_dir, snapshot, &b->layers);
-	return r < 0 ? err_sys(err, OCI_START_CODE, -r, "read snapshot '%.64s'", snapshot) : 0;
-}
-
-/* A pipe that holds the text and then ends: it is shorter than any pipe. */
-static int pipe_with(const char *text, int *ret_fd, struct err *err)
-{
-	int ends[2];
-
-	int r = fs_pipe(ends, 0, 0);
-	if (r < 0)
-		return err_sys(err, OCI_START_CODE, -r, "make a pipe for the token");
-	r = fs_write_all(ends[1], text, strlen(text));
-	(void)close(ends[1]);
-	*ret_fd = ends[0];
-	return r < 0 ? err_sys(err, OCI_START_CODE, -r, "write the token") : 0;
-}
-
-int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec, struct err *err)
-{
-	struct oci *oci = oci_of(rt);
-	const struct bundle_spec bundle = {
-		.path = oci->host.path,
-		.entrypoint = spec->entrypoint,
-		.env = spec->env,
-		.token = spec->token,
-		.own_network = oci->network.mode == NETWORK_NONE,
-		.spare = spec->spare,
-	};
-	const char *root;
-	int r = image_resolve(&oci->config->images, spec->image.uri, &root, err);
-	if (r < 0)
-		return r;
-	struct oci_box *b = box_new(oci, box);
-	if (!b)
-		return err_set(err, ERR_INTERNAL, OCI_START_CODE, ENOMEM, "out of memory");
-	b->limits = spec->limits;
-	r = spec->snapshot ? stand_on(b, spec->snapshot, err) : 0;
-	if (r == 0)
-		r = named_take(b, spec->volumes, err);
-	if (r == 0)
-		r = bundle_config(&bundle, &b->config_json, err);
-	if (r == 0 && spec->token)
-		r = pipe_with(spec->token, &b->token_fd, err);
-	if (r == 0 && spec->spare)
-		r = spare_begin(b, err);
-	if (r == 0) {
-		r = listen_any(&b->listen_fd, &box->port);
-		if (r < 0)
-			(void)err_sys(err, OCI_START_CODE, -r, "make a listening socket for the sandbox");
-	}
-	if (r < 0) {
-		box->priv = NULL;
-		named_release(b);
-		box_free(b);
-		return r;
-	}
 	box_submit(b, OCI_PREPARING, run_prepare, on_prepared);
-	return 0;
 }

@@ -728,7 +728,7 @@ def refusal(response, status, code=None):
 
 BAD_BODIES = [
     ({"image": None}, "image"),
-    ({"image": {"uri": "nginx:latest"}}, "configured are: host, opensandbox/code-interpreter"),
+    ({"image": {"uri": "dir:/etc"}}, "sandboxd.image_paths"),
     ({"image": {"uri": 5}}, "uri"),
     ({"entrypoint": []}, "entrypoint"),
     ({"entrypoint": None}, "entrypoint"),

@@ -91,7 +91,7 @@ static void test_refused(void **state)
 	REFUSED("--help", "--state");
 	REFUSED("'word'", "word");
 	REFUSED("NAME=ROOT", "--image", "python");
-	REFUSED("no root 'ubuntu'", "--image", "python=ubuntu");
+	REFUSED("'ubuntu' is no root", "--image", "python=ubuntu");
 	REFUSED("debug", "--log-level", "loud");
 	REFUSED("descriptor", "--listen-fd", "777");
 	REFUSED("descriptor", "--listen-fd", "1");
