@@ -150,7 +150,14 @@ fuzz: | build/deps/fuzz.stamp
 	@$(MAKE) --no-print-directory FUZZER=1 $(TARGETS:%=build/fuzz/%)
 	@tools/fuzz $(SECONDS) $(TARGETS)
 
-test-programs: $(PROGRAMS) $(if $(SAN),$(REPLAYS))
+# What the tests load into a program under test.
+SHIMS := $(patsubst tests/%.c,$B/%.so,$(wildcard tests/fault/*.c))
+$(SHIMS): $B/%.so: tests/%.c | build/deps/test.stamp
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 -O2 $(WARNINGS) -fPIC -shared $< -o $@ -ldl
+
+test-programs: $(PROGRAMS) $(SHIMS) $(if $(SAN),$(REPLAYS))
 
 test: | build/deps/test.stamp
 	@tools/test $(SUITE)
@@ -170,7 +177,7 @@ $B/bench/%: tests/bench/%.c build/deps/build.stamp
 
 # ---- lint: the build itself is -Werror; a file is looked at again when its object is made anew ----
 
-SOURCES := $(SHARED) $(EXECD) $(SANDBOXD) $(TESTS)
+SOURCES := $(SHARED) $(EXECD) $(SANDBOXD) $(TESTS) $(wildcard tests/fault/*.c)
 HEADERS := $(wildcard */*.h */*/*.h)
 
 lint: layers check-format tidy cppcheck
