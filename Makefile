@@ -100,7 +100,7 @@ $B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o $O/profiles.o
 
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD)) $O/profiles.o
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -lz -o $@
+	$(Q)$(CC) $(if $(SAN),,-s) $^ $(LDFLAGS) $(LIBS) -lsqlite3 -lcurl -lz -o $@
 
 # ---- kernels that lie beside the agent ------------------------------------
 
@@ -131,7 +131,7 @@ PROGRAMS := $(TESTS:tests/%.c=$B/%)
 $(PROGRAMS): $B/%: $O/tests/%.o $B/house.a | build/deps/test.stamp
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -lsqlite3 -lcmocka -o $@
+	$(Q)$(CC) $< $B/house.a $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -lsqlite3 -lcurl -lcmocka -o $@
 
 # Each fuzz target with its corpus as input (part of make test), or under libFuzzer (make fuzz SECONDS=n).
 TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))

@@ -141,6 +141,9 @@ static int agent_listen(struct agent *a, struct err *err)
 		log_info("execd %s serves descriptor %d", EXECD_VERSION, o->listen_fd);
 	else if (r >= 0)
 		log_info("execd %s listens on %s port %u", EXECD_VERSION, o->host, port);
+	if (r >= 0 && o->announce &&
+	    (printf("listening on %s:%u\n", o->host, port) < 0 || fflush(stdout) != 0))
+		return err_sys(err, "OPTIONS", errno, "--announce");
 	return r;
 }
 

@@ -19,6 +19,7 @@ enum flag_id {
 	FLAG_HOST,
 	FLAG_LISTEN_FD,
 	FLAG_TOKEN_FILE,
+	FLAG_TOKEN_ONCE,
 	FLAG_TOKEN,
 	FLAG_LOG_LEVEL,
 	FLAG_LOG_FILE,
@@ -30,6 +31,7 @@ enum flag_id {
 	FLAG_PROFILES,
 	FLAG_INIT,
 	FLAG_CLAIM_FD,
+	FLAG_ANNOUNCE,
 	FLAG_VERSION,
 	FLAG_HELP,
 	FLAG_IGNORED,
@@ -49,6 +51,8 @@ static const struct flag flags[] = {
 	{"listen-fd", FLAG_LISTEN_FD, "FD", false,
 	 "serve this inherited listening socket (also: LISTEN_FDS)"},
 	{"access-token-file", FLAG_TOKEN_FILE, "FILE", false, "read the access token from FILE"},
+	{"access-token-once", FLAG_TOKEN_ONCE, "FILE", false,
+	 "the same, and remove FILE, and its folder when that is empty"},
 	{"access-token", FLAG_TOKEN, "TOKEN", true, "the access token itself; EXECD_ACCESS_TOKEN is better"},
 	{"log-level", FLAG_LOG_LEVEL, "LEVEL", false, "error, warn, info, debug, or 0 to 7 (info)"},
 	{"log-file", FLAG_LOG_FILE, "FILE", false, "append the log to FILE (EXECD_LOG_FILE; stderr)"},
@@ -67,6 +71,7 @@ static const struct flag flags[] = {
 	{"init", FLAG_INIT, NULL, false, "be the init process; what follows \"--\" is the entrypoint"},
 	{"claim-fd", FLAG_CLAIM_FD, "FD", false,
 	 "be a spare: wait until this descriptor says entrypoint, environment and token"},
+	{"announce", FLAG_ANNOUNCE, NULL, false, "say on stdout where it listens, once it does"},
 	{"version", FLAG_VERSION, NULL, false, "print the version"},
 	{"help", FLAG_HELP, NULL, false, "print this"},
 	{"h", FLAG_HELP, NULL, false, NULL},
@@ -192,6 +197,23 @@ static int set_token_file(struct options *o, const char *path, struct err *err)
 	return r;
 }
 
+/* Whoever comes after us must not find it: when it cannot be removed, nothing is served. */
+static int set_token_once(struct options *o, const char *path, struct err *err)
+{
+	_cleanup_free_ char *folder = strdup(path);
+	int r = set_token_file(o, path, err);
+	if (r < 0)
+		return r;
+	if (unlink(path) < 0)
+		return err_sys(err, "OPTIONS", errno, "--access-token-once: remove '%s'", path);
+	char *slash = folder ? strrchr(folder, '/') : NULL;
+	if (slash && slash > folder) {
+		*slash = '\0';
+		(void)rmdir(folder); /* it may be somebody else's too */
+	}
+	return 0;
+}
+
 static void print_help(void)
 {
 	printf("usage: execd [flags]\n"
@@ -226,6 +248,8 @@ static int apply(struct options *o, const struct flag *flag, const char *name, c
 		return r;
 	case FLAG_TOKEN_FILE:
 		return set_token_file(o, value, err);
+	case FLAG_TOKEN_ONCE:
+		return set_token_once(o, value, err);
 	case FLAG_TOKEN:
 		return set_token(o, value, err);
 	case FLAG_LOG_LEVEL:
@@ -255,6 +279,9 @@ static int apply(struct options *o, const struct flag *flag, const char *name, c
 		r = parse_number(name, value, INT32_MAX, &v, "a descriptor", err);
 		o->claim_fd = (int)v;
 		return r;
+	case FLAG_ANNOUNCE:
+		o->announce = true;
+		return 0;
 	case FLAG_VERSION:
 		printf("execd %s\n", EXECD_VERSION);
 		return OPTIONS_DONE;

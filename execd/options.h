@@ -35,7 +35,7 @@ struct options {
 	uint64_t kernel_idle_ms; /* see execd.h */
 	const char *confinement; /* defaults (confinement.h), or NULL */
 	const char *profiles;	 /* name=file,..., or NULL */
-	bool init;
+	bool init, announce;
 	char **entrypoint; /* NULL-terminated, points into argv; NULL: none */
 
 	const char *ignored[8]; /* flags of the reference without a meaning here */

@@ -32,9 +32,14 @@ int config_init(struct config *c)
 		.images_max = 256,
 		.image_pulls_max = 3,
 		.log_level = LOG_INFO,
+		.docker = {.network_mode = strdup("bridge"),
+			   .publish_host = strdup("127.0.0.1"),
+			   .api_timeout_s = 180,
+			   .no_new_privileges = true},
 	};
 	if (c->listen_host && c->state_dir && c->runtime && c->network_bridge && c->network_subnet &&
-	    c->cni_path && image_table_init(&c->images) == 0)
+	    c->cni_path && c->docker.network_mode && c->docker.publish_host &&
+	    image_table_init(&c->images) == 0)
 		return 0;
 	config_done(c);
 	return -ENOMEM;
@@ -45,6 +50,19 @@ void config_free_list(char **list)
 	for (char **p = list; p && *p; p++)
 		free(*p);
 	free(list);
+}
+
+static void docker_done(struct config_docker *d)
+{
+	free(d->network_mode);
+	free(d->publish_host);
+	config_free_list(d->drop_capabilities);
+	free(d->seccomp_profile);
+	free(d->apparmor_profile);
+	config_free_list(d->sandbox_env);
+	config_free_list(d->sandbox_binds);
+	free(d->secure_type);
+	free(d->runtime);
 }
 
 void config_done(struct config *c)
@@ -67,6 +85,7 @@ void config_done(struct config *c)
 	config_free_list(c->image_paths);
 	config_free_list(c->insecure_registries);
 	free(c->registry_auth);
+	docker_done(&c->docker);
 	*c = (struct config){.listen_fd = -EBADF};
 }
 
@@ -191,11 +210,41 @@ static bool fd_is_loopback(int fd)
 	return false;
 }
 
+static int check_docker(const struct config_docker *d, struct err *err)
+{
+	struct in_addr v4;
+
+	if (inet_pton(AF_INET, d->publish_host, &v4) != 1)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.publish_host: '%s' is no IPv4 address", d->publish_host);
+	if (v4.s_addr != INADDR_ANY && (ntohl(v4.s_addr) >> 24) != 127)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.publish_host: '%s' is not where this server looks for agents: "
+			       "127.0.0.1 or 0.0.0.0",
+			       d->publish_host);
+	if (!d->port_range_min != !d->port_range_max || d->port_range_min > d->port_range_max)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.port_range_min and docker.port_range_max: %u to %u is no range",
+			       d->port_range_min, d->port_range_max);
+	if (strcmp(d->network_mode, "none") == 0)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.network_mode: with 'none' nobody could reach the agent");
+	if (!d->secure_type != !d->runtime)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "secure_runtime.type and secure_runtime.docker_runtime go together");
+	return 0;
+}
+
 int config_check(struct config *c, struct err *err)
 {
 	int e = check_network(c, err);
 	if (e < 0)
 		return e;
+	if (c->runtime_type == RUNTIME_DOCKER) {
+		e = check_docker(&c->docker, err);
+		if (e < 0)
+			return e;
+	}
 	if (!c->execd) {
 		int r = default_execd(&c->execd);
 		if (r < 0)

@@ -27,6 +27,24 @@ struct config_pool {
 
 #define POOL_SIZE_MAX 1000
 
+enum runtime_type { RUNTIME_OCI, RUNTIME_DOCKER };
+
+/* [docker] and [secure_runtime]; see settings.c. NULL: the daemon's default, but where a note says else. */
+struct config_docker {
+	char *network_mode;			 /* "bridge", "host" or the name of a network of the daemon */
+	char *publish_host;			 /* on which the agent's port is published */
+	uint32_t port_range_min, port_range_max; /* 0: any */
+	uint32_t api_timeout_s;
+	char **drop_capabilities; /* NULL: ours (docker/spec.c) */
+	bool no_new_privileges;
+	char *seccomp_profile; /* a file, or "unconfined" */
+	char *apparmor_profile;
+	char **sandbox_env;   /* "NAME=value" */
+	char **sandbox_binds; /* "host:container[:mode]" */
+	char *secure_type;    /* "gvisor", "kata", ...: says that runtime must be there; NULL: none */
+	char *runtime;	      /* by the daemon's name for it */
+};
+
 struct config {
 	char *listen_host;
 	uint16_t listen_port; /* 0: any */
@@ -36,7 +54,9 @@ struct config {
 	char *api_key;	 /* NULL: every request is let through */
 	char *state_dir; /* absolute */
 	char *execd;	 /* absolute path of the agent's binary */
-	char *runtime;	 /* OCI runtime: absolute path or bare name */
+	enum runtime_type runtime_type;
+	char *runtime; /* OCI runtime: absolute path or bare name */
+	struct config_docker docker;
 
 	struct image_table images;
 	char **image_paths;	    /* under which clients may name dir:, oci: and archives; NULL: none */

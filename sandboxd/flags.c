@@ -66,7 +66,7 @@ static const char help[] =
 	"  --state DIR            store, images and sandboxes (/var/lib/sandboxd)\n"
 	"  --api-key-file FILE    the key that requests must carry; also " API_KEY_ENV "\n"
 	"  --execd FILE           the agent put into every sandbox (execd beside sandboxd)\n"
-	"  --runtime PROGRAM      the OCI runtime (crun)\n"
+	"  --runtime RUNTIME      docker, or oci, or the OCI runtime by which that works (crun)\n"
 	"  --image NAME=ROOT      let image NAME (a glob) run on ROOT: host, registry, dir:/PATH, oci:/PATH "
 	"...\n"
 	"  --network MODE         of sandboxes: none, bridge, host or auto (bridge where it can be)\n"
@@ -173,6 +173,14 @@ static int parse_image(struct config *c, const char *value, struct err *err)
 	return image_table_add(&c->images, name, eq + 1, err);
 }
 
+/* A driver, or the program by which the embedded one makes its containers. */
+static int parse_runtime(struct config *c, const char *value)
+{
+	c->runtime_type = strcmp(value, "docker") == 0 ? RUNTIME_DOCKER : RUNTIME_OCI;
+	return c->runtime_type == RUNTIME_DOCKER || strcmp(value, "oci") == 0 ? 0
+									      : replace(&c->runtime, value);
+}
+
 static int parse_one(struct config *c, int opt, struct err *err)
 {
 	switch (opt) {
@@ -192,7 +200,7 @@ static int parse_one(struct config *c, int opt, struct err *err)
 	case OPT_EXECD:
 		return replace(&c->execd, optarg);
 	case OPT_RUNTIME:
-		return replace(&c->runtime, optarg);
+		return parse_runtime(c, optarg);
 	case OPT_IMAGE:
 		return parse_image(c, optarg, err);
 	case OPT_NETWORK:

@@ -20,6 +20,7 @@
 #include "lib/log.h"
 #include "lib/spawn.h"
 #include "sandboxd/api/lifecycle.h"
+#include "sandboxd/docker/docker.h"
 #include "sandboxd/flags.h"
 #include "sandboxd/oci/enter.h"
 #include "sandboxd/oci/oci.h"
@@ -126,7 +127,10 @@ static int build_sandboxes(struct sandboxd *d, struct err *err)
 	const struct runtime_env env = {.loop = d->loop, .reaper = d->reaper, .pool = d->pool};
 	struct err why;
 
-	int r = oci_new(&env, &d->config, &d->runtime);
+	int r = d->config.runtime_type == RUNTIME_DOCKER ? docker_new(&env, &d->config, &d->runtime, err)
+							 : oci_new(&env, &d->config, &d->runtime);
+	if (r < 0 && d->config.runtime_type == RUNTIME_DOCKER)
+		return r;
 	if (r == 0) {
 		const struct sandboxes_env all = {
 			.loop = d->loop, .store = d->store, .runtime = d->runtime, .config = &d->config};

@@ -93,7 +93,23 @@ struct runtime_spec {
 	const char *token;	  /* that execd asks every request for, or NULL */
 	struct runtime_limits limits;
 	bool spare; /* execd waits for claim(), which brings entrypoint, env, token and limits */
+	const char *record;	       /* JSON from which a lost store is rebuilt; no secrets are in it */
 	const struct volumes *volumes; /* opened, or NULL; a driver that keeps a descriptor duplicates it */
+};
+
+/* Something that a driver has and no box stands for. Strings are borrowed. */
+struct runtime_found {
+	const char *id;
+	const char *record; /* runtime_spec.record, where the driver keeps it, or NULL */
+	const char *handle; /* as of started(), or NULL: it does not run */
+	uint16_t port;	    /* 0: not known */
+	bool paused;
+};
+
+struct runtime_finder {
+	void (*sandbox)(void *arg, const struct runtime_found *found);
+	void (*snapshot)(void *arg, const char *id); /* also those that are wanted */
+	void *arg;
 };
 
 struct runtime_ops {
@@ -130,8 +146,9 @@ struct runtime_ops {
 	int (*log)(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut);
 	/* Appends what there is to say of its network, lines of text. -ENOENT: nothing. May be NULL. */
 	int (*network)(struct runtime *rt, const char *id, struct buf *out);
-	/* Names every sandbox of which the driver has anything. */
-	int (*leftovers)(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg);
+	/* Names every sandbox of which the driver has anything: now, or from the loop whenever one is found.
+	 */
+	int (*leftovers)(struct runtime *rt, const struct runtime_finder *finder);
 	/* Every box has been destroyed or is abandoned where it stands. */
 	void (*free)(struct runtime *rt);
 };

@@ -105,6 +105,25 @@ void sandboxes_check_drained(struct sandboxes *all)
 
 /* ---- requests ---------------------------------------------------------------------- */
 
+/* What the driver keeps beside the sandbox, should the store be lost (sandbox_recover.c). */
+static char *record_text(const struct sandboxes *all, const struct sandbox_spec *spec)
+{
+	json_t *o = json_pack("{s:s, s:s, s:O, s:I, s:I, s:b}", "store", all->store_id, "image", spec->image,
+			      "entrypoint", spec->entrypoint, "createdMs", (json_int_t)clock_real_ms(),
+			      "timeoutS", (json_int_t)spec->timeout_s, "secure", spec->secure);
+	char *text = NULL;
+
+	if (o &&
+	    json_object_set_new(o, "metadata",
+				spec->metadata ? json_incref(spec->metadata) : json_object()) == 0 &&
+	    (!spec->platform || json_object_set(o, "platform", spec->platform) == 0) &&
+	    (!spec->runtime.snapshot ||
+	     json_object_set_new(o, "snapshot", json_string(spec->runtime.snapshot)) == 0))
+		text = json_dumps(o, JSON_COMPACT);
+	json_decref(o);
+	return text;
+}
+
 static int insert(struct sandboxes *all, const struct sandbox_spec *spec, const struct sandbox *sb,
 		  struct err *err)
 {
@@ -181,6 +200,8 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *given, ch
 	uint64_t now_usec = clock_mono_usec();
 	if (given->secure)
 		spec->runtime.token = random_hex(token, TOKEN_DIGITS);
+	_cleanup_free_ char *record = record_text(all, spec);
+	spec->runtime.record = record;
 	struct sandbox *sb = sandboxes_claim(all, spec);
 	if (sb)
 		sb->claimed_usec = clock_mono_usec();

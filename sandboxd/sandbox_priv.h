@@ -10,7 +10,8 @@
 #include "sandboxd/sandbox.h"
 #include "sandboxd/sweeper.h"
 
-#define NOTES_MAX 256
+#define NOTES_MAX	256
+#define STORE_ID_DIGITS 16
 
 struct sandbox {
 	struct map_node node;
@@ -38,6 +39,7 @@ struct sandboxes {
 	struct list list;
 	struct list watches;
 	struct loop_defer tell_soon;
+	char store_id[STORE_ID_DIGITS + 1]; /* of this store and no other */
 	char refuse[ERR_MESSAGE_MAX];
 	bool draining, kill;
 	void (*drained)(void *arg);
@@ -87,4 +89,6 @@ int sandbox_take_snapshot(struct sandbox *sb, struct err *err);
 void sandbox_on_snapshotted(struct runtime_box *box, const char *snapshot, const struct err *why);
 void sandbox_snapshot_failed(struct sandbox *sb, const char *reason, const char *message);
 void sandboxes_retry_snapshot_deletes(struct sandboxes *all);
+/* The driver has this one: when nobody wants it, it goes. */
+void sandboxes_snapshot_found(struct sandboxes *all, const char *snapshot);
 void sandboxes_recover_snapshots(struct sandboxes *all);

@@ -44,6 +44,22 @@ static void remove_snapshot(struct sandboxes *all, const char *snapshot)
 		log_warn("snapshot %s: remove: errno %d", snapshot, -r);
 }
 
+static int see_snapshot(const struct snapshot_record *row, void *arg)
+{
+	*(enum snapshot_state *)arg = row->state;
+	return 0;
+}
+
+void sandboxes_snapshot_found(struct sandboxes *all, const char *snapshot)
+{
+	enum snapshot_state state = SNAPSHOT_FAILED;
+	struct err err;
+
+	int r = store_snapshot_get(all->env.store, snapshot, see_snapshot, &state, &err);
+	if (r == 0 ? state == SNAPSHOT_FAILED : r == -ENOENT)
+		remove_snapshot(all, snapshot);
+}
+
 struct snapshot_ids {
 	char (*ids)[RUNTIME_ID_MAX], (*sandboxes)[RUNTIME_ID_MAX];
 	size_t n;

@@ -27,6 +27,8 @@ enum kind {
 	SET_PATHS,   /* an array of absolute paths */
 	SET_STRINGS, /* an array of strings */
 	SET_NETWORK, /* a word of network_mode_parse() */
+	SET_PAIRS,   /* a table of strings, kept as "NAME=value" */
+	SET_SECURE,  /* "", or a kind of runtime */
 	SET_NOTHING, /* known, and without a meaning here */
 };
 
@@ -50,8 +52,8 @@ static const struct setting settings[] = {
 	 "longest timeout that a create may ask for"},
 	{"log", "level", SET_LOG_LEVEL, AT(log_level), 0, 0, "\"INFO\"", "ERROR, WARN, INFO or DEBUG"},
 	{"runtime", "type", SET_RUNTIME, 0, 0, 0, "\"oci\"",
-	 "what makes the containers: oci, the embedded runtime"},
-	{"docker", "pids_limit", SET_U32, AT(pids_max), 1, 4194304, "4096", "processes in one sandbox"},
+	 "what makes the containers: oci, the embedded runtime, or docker, the daemon that DOCKER_HOST "
+	 "names"},
 	{"network", "mode", SET_NETWORK, AT(network), 0, 0, "\"auto\"",
 	 "of sandboxes (oci): none, bridge, host, or auto: bridge where the CNI plugins are, else none"},
 	{"network", "bridge", SET_STRING, AT(network_bridge), 0, 0, "\"sandboxd0\"",
@@ -66,6 +68,34 @@ static const struct setting settings[] = {
 	 "sandboxes on the bridge may open connections to each other"},
 	{"network", "cni_path", SET_PATH, AT(cni_path), 0, 0, "\"/usr/lib/cni\"",
 	 "directory of the CNI plugins"},
+	{"docker", "pids_limit", SET_U32, AT(pids_max), 1, 4194304, "4096", "processes in one sandbox"},
+	{"docker", "network_mode", SET_STRING, AT(docker.network_mode), 0, 0, "\"bridge\"",
+	 "bridge, host, or a network that the daemon has"},
+	{"docker", "publish_host", SET_STRING, AT(docker.publish_host), 0, 0, "\"127.0.0.1\"",
+	 "address on which the daemon publishes the agents' ports; 0.0.0.0: all"},
+	{"docker", "port_range_min", SET_U32, AT(docker.port_range_min), 1024, 65535, NULL,
+	 "with port_range_max: the ports it may choose from; default: any"},
+	{"docker", "port_range_max", SET_U32, AT(docker.port_range_max), 1024, 65535, NULL, "see above"},
+	{"docker", "api_timeout", SET_U32, AT(docker.api_timeout_s), 1, 86400, "180",
+	 "seconds that the daemon may take for an answer"},
+	{"docker", "drop_capabilities", SET_STRINGS, AT(docker.drop_capabilities), 0, 0,
+	 "[\"AUDIT_WRITE\", \"MKNOD\", \"NET_ADMIN\", \"NET_RAW\", \"SYS_ADMIN\", \"SYS_MODULE\", "
+	 "\"SYS_PTRACE\", \"SYS_TIME\", \"SYS_TTY_CONFIG\"]",
+	 "capabilities that no container has"},
+	{"docker", "no_new_privileges", SET_BOOL, AT(docker.no_new_privileges), 0, 0, "true",
+	 "no program in a container gains privileges by its file's bits"},
+	{"docker", "seccomp_profile", SET_PATH, AT(docker.seccomp_profile), 0, 0, NULL,
+	 "file of a seccomp profile, or unconfined; default: the daemon's"},
+	{"docker", "apparmor_profile", SET_STRING, AT(docker.apparmor_profile), 0, 0, NULL,
+	 "name of an AppArmor profile; default: the daemon's"},
+	{"docker", "sandbox_env", SET_PAIRS, AT(docker.sandbox_env), 0, 0, "{}",
+	 "variables of every container; those of a request win"},
+	{"docker", "sandbox_binds", SET_STRINGS, AT(docker.sandbox_binds), 0, 0, "[]",
+	 "mounts of every container, as host_path:container_path[:mode]"},
+	{"secure_runtime", "type", SET_SECURE, AT(docker.secure_type), 0, 0, "\"\"",
+	 "gvisor or kata, with docker_runtime"},
+	{"secure_runtime", "docker_runtime", SET_STRING, AT(docker.runtime), 0, 0, NULL,
+	 "the daemon's name of the runtime, such as runsc"},
 	{"storage", "allowed_host_paths", SET_PATHS, AT(allowed_host_paths), 0, 0, "[]",
 	 "paths of this host under which volumes of the kind host may lie; none: such volumes are refused"},
 	{"sandboxd", "state", SET_PATH, AT(state_dir), 0, 0, "\"/var/lib/sandboxd\"",
@@ -104,6 +134,8 @@ static const struct setting settings[] = {
 	{"sandboxd", "insecure", SET_BOOL, AT(insecure), 0, 0, "false",
 	 "allow listening beyond loopback without a key"},
 
+	{"docker", "host_ip", SET_NOTHING, 0, 0, 0, NULL, NULL},
+	{"secure_runtime", "k8s_runtime_class", SET_NOTHING, 0, 0, 0, NULL, NULL},
 	{"server", "timeout_keep_alive", SET_NOTHING, 0, 0, 0, NULL, NULL},
 	{"server", "limit_concurrency", SET_NOTHING, 0, 0, 0, NULL, NULL},
 	{"server", "timeout_graceful_shutdown", SET_NOTHING, 0, 0, 0, NULL, NULL},
@@ -152,31 +184,49 @@ static int set_text(const struct setting *s, const struct toml *v, struct config
 	return 0;
 }
 
+static char *item_text(const struct setting *s, const struct toml *e)
+{
+	char *pair = NULL;
+	if (s->kind != SET_PAIRS)
+		return strdup(e->string);
+	return asprintf(&pair, "%s=%s", e->key, e->string) < 0 ? NULL : pair;
+}
+
+static int check_item(const struct setting *s, const struct toml *e, struct err *err)
+{
+	if (e->type != TOML_STRING)
+		return wrong(s, e, err, "a string");
+	if (strlen(e->string) != e->string_n || (s->kind == SET_STRINGS && !e->string_n) ||
+	    (s->kind == SET_PAIRS && (!*e->key || strchr(e->key, '='))))
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL, "line %u: %s.%s: '%.200s' %s", e->line,
+			       s->section, s->key, s->kind == SET_PAIRS ? e->key : e->string,
+			       s->kind == SET_PAIRS ? "is not a variable"
+						    : "is empty or holds a NUL character");
+	if (s->kind == SET_PATHS && (e->string[0] != '/' || strstr(e->string, "/..")))
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "line %u: %s.%s: '%.200s' is not an absolute path without '..'", e->line,
+			       s->section, s->key, e->string);
+	return 0;
+}
+
 static int set_list(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
 {
 	char ***slot = (char ***)((char *)c + s->offset);
 	size_t n = 0;
 
-	if (v->type != TOML_ARRAY)
-		return wrong(s, v, err, "an array of strings");
+	if (v->type != (s->kind == SET_PAIRS ? TOML_TABLE : TOML_ARRAY))
+		return wrong(s, v, err, s->kind == SET_PAIRS ? "a table of strings" : "an array of strings");
 	for (const struct toml *e = v->first; e; e = e->next, n++) {
-		if (e->type != TOML_STRING)
-			return wrong(s, e, err, "a string");
-		if (strlen(e->string) != e->string_n || e->string_n == 0)
-			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
-				       "line %u: %s.%s: holds an empty string or a NUL character", e->line,
-				       s->section, s->key);
-		if (s->kind == SET_PATHS && (e->string[0] != '/' || strstr(e->string, "/..")))
-			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
-				       "line %u: %s.%s: '%.200s' is not an absolute path without '..'",
-				       e->line, s->section, s->key, e->string);
+		int r = check_item(s, e, err);
+		if (r < 0)
+			return r;
 	}
 	char **list = calloc(n + 1, sizeof(*list));
 	if (!list)
 		return err_sys(err, "CONFIG", ENOMEM, "read the configuration");
 	n = 0;
 	for (const struct toml *e = v->first; e; e = e->next)
-		if (!(list[n++] = strdup(e->string))) {
+		if (!(list[n++] = item_text(s, e))) {
 			config_free_list(list);
 			return err_sys(err, "CONFIG", ENOMEM, "read the configuration");
 		}
@@ -216,15 +266,32 @@ static int set_log_level(const struct setting *s, const struct toml *v, struct c
 	return 0;
 }
 
-static int set_runtime(const struct setting *s, const struct toml *v, struct err *err)
+static int set_runtime(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
 {
 	if (v->type != TOML_STRING)
 		return wrong(s, v, err, "a string");
 	if (strcmp(v->string, "oci") == 0)
+		c->runtime_type = RUNTIME_OCI;
+	else if (strcmp(v->string, "docker") == 0)
+		c->runtime_type = RUNTIME_DOCKER;
+	else
+		return err_set(err, ERR_NOT_SUPPORTED, "CONFIG", EINVAL,
+			       "line %u: %s.%s: '%s' is not built into this sandboxd; what there is: oci, "
+			       "docker",
+			       v->line, s->section, s->key, v->string);
+	return 0;
+}
+
+static int set_secure(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
+{
+	static const char *const words[] = {"gvisor", "kata", "firecracker"};
+
+	if (v->type == TOML_STRING && v->string_n == 0)
 		return 0;
-	return err_set(err, ERR_NOT_SUPPORTED, "CONFIG", EINVAL,
-		       "line %u: %s.%s: '%s' is not built into this sandboxd; what there is: oci", v->line,
-		       s->section, s->key, v->string);
+	for (size_t i = 0; v->type == TOML_STRING && i < ARRAY_SIZE(words); i++)
+		if (strcmp(v->string, words[i]) == 0)
+			return set_text(s, v, c, err);
+	return wrong(s, v, err, "\"\", \"gvisor\", \"kata\" or \"firecracker\"");
 }
 
 static int set_one(const struct setting *s, const struct toml *v, struct config *c, struct err *err)
@@ -243,7 +310,10 @@ static int set_one(const struct setting *s, const struct toml *v, struct config 
 		return 0;
 	case SET_PATHS:
 	case SET_STRINGS:
+	case SET_PAIRS:
 		return set_list(s, v, c, err);
+	case SET_SECURE:
+		return set_secure(s, v, c, err);
 	case SET_U16:
 	case SET_U32:
 		return set_number(s, v, c, err);
@@ -255,7 +325,7 @@ static int set_one(const struct setting *s, const struct toml *v, struct config 
 	case SET_LOG_LEVEL:
 		return set_log_level(s, v, c, err);
 	case SET_RUNTIME:
-		return set_runtime(s, v, err);
+		return set_runtime(s, v, c, err);
 	case SET_NOTHING:
 		log_info("%s.%s (line %u) has no meaning here and is passed over", s->section, s->key,
 			 v->line);

@@ -1,8 +1,46 @@
 """Fixtures of the black-box tests: each test has a daemon of its own, on a real socket."""
 
+import shutil
+
 import pytest
 
-from daemon import Execd, Sandboxd
+import dockerd
+from daemon import BUILD, Execd, Sandboxd
+
+SANITIZED = BUILD.name == "san"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "runtimes: the test holds on each runtime, and is run on each")
+    config.addinivalue_line("markers", "docker: of the docker runtime; a few run on the sanitized build (smoke)")
+    config.addinivalue_line("markers", "smoke: runs on docker also on the sanitized build")
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.definition.get_closest_marker("runtimes") and "runtime" in metafunc.fixturenames:
+        smoke = metafunc.definition.get_closest_marker("smoke")
+        names = ["oci"] if SANITIZED and not smoke else ["oci", "docker"]
+        metafunc.parametrize("runtime", names, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def docker_daemon(tmp_path_factory):
+    """One for each worker; its log is shown when it does not start."""
+    folder = tmp_path_factory.mktemp("dockerd")
+    try:
+        daemon = dockerd.Dockerd(folder)
+    except dockerd.Unavailable as why:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"no Docker daemon can be had here: {why}")
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def runtime(request):
+    """Which runtime the sandboxes of this test are made by: oci, where the test says nothing else."""
+    name = getattr(request, "param", "oci")
+    return request.getfixturevalue("docker_daemon") if name == "docker" else None
 
 
 @pytest.fixture
@@ -37,9 +75,14 @@ def start_execd(start):
 
 
 @pytest.fixture
-def start_sandboxd(start):
-    """start_sandboxd(key=None, args=[...], env={...}, state=...)"""
-    return lambda **options: start(Sandboxd, **options)
+def start_sandboxd(start, runtime):
+    """start_sandboxd(key=None, args=[...], env={...}, state=..., docker=a Dockerd)"""
+
+    def start_it(**options):
+        options.setdefault("docker", runtime)
+        return start(Sandboxd, **options)
+
+    return start_it
 
 
 @pytest.fixture

@@ -157,11 +157,17 @@ class Execd(Daemon):
 
 
 class Sandboxd(Daemon):
-    def __init__(self, log, state, key=KEY, args=(), env=None, port=0, network="none", wrap=()):
+    """docker: the daemon (dockerd.py) by which it makes sandboxes; None: the embedded runtime."""
+
+    def __init__(self, log, state, key=KEY, args=(), env=None, port=0, network="none", wrap=(), docker=None):
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("EXECD_", "SANDBOX"))}
         environ.update(env or {})
         # a bridge would be one of the whole machine: those tests that want it bring a namespace for it
         argv = [*wrap, SANDBOXD, "--listen-fd", "{fd}", "--state", state, "--network", network]
+        self.docker = docker
+        if docker:
+            environ["DOCKER_HOST"] = docker.url
+            argv += ["--runtime", "docker"]
         if key:
             key_file = state.parent / "key"
             key_file.write_text(key + "\n")

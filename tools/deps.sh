@@ -14,10 +14,11 @@ deps=$PWD/build/deps
 
 # package, or package:command where a command of that name will do, whoever installed it
 build_packages='gcc make cmake:cmake pkg-config libc6-dev libjansson-dev libsqlite3-dev libseccomp-dev
-	libcap-dev libbsd-dev zlib1g-dev patch:patch xz-utils:xz binutils crun:crun'
+	libcap-dev libbsd-dev libcurl4-openssl-dev zlib1g-dev patch:patch xz-utils:xz binutils crun:crun'
 test_packages='libcmocka-dev clang-format:clang-format clang-tidy:clang-tidy cppcheck:cppcheck
 	nginx-light:nginx wrk:wrk zstd:zstd python3 python3-venv iproute2:ip curl:curl
-	containernetworking-plugins nftables:nft skopeo:skopeo umoci:umoci busybox-static:busybox'
+	containernetworking-plugins nftables:nft skopeo:skopeo umoci:umoci busybox-static:busybox
+	docker.io:dockerd'
 
 lws_version=4.3.5
 lws_orig=libwebsockets_4.3.5.orig.tar.gz

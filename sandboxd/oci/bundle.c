@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "sandboxd/oci/rootfs.h"
+#include "sandboxd/agent.h"
 
 static const char *const capabilities[] = {
 	"CAP_NET_RAW", /* the first: not where others share the network */

@@ -13,7 +13,7 @@
 #include "sandboxd/oci/named.h"
 
 /* A sandbox's directory is the first thing that is made and the last that goes. */
-static int oci_leftovers(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg_)
+static int oci_leftovers(struct runtime *rt, const struct runtime_finder *finder)
 {
 	char path[PATH_MAX];
 
@@ -24,7 +24,7 @@ static int oci_leftovers(struct runtime *rt, void (*fn)(const char *id, void *ar
 	struct dirent *e;
 	while ((e = readdir(d)))
 		if (e->d_name[0] != '.' && strlen(e->d_name) < RUNTIME_ID_MAX)
-			fn(e->d_name, arg_);
+			finder->sandbox(finder->arg, &(struct runtime_found){.id = e->d_name});
 	(void)closedir(d);
 	named_clean(oci_of(rt));
 	return 0;

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "lib/fs.h"
+#include "sandboxd/agent.h"
 #include "sandboxd/oci/enter.h"
 #include "sandboxd/oci/program.h"
 
@@ -21,62 +22,6 @@ static int find_runtime(struct oci *oci, struct err *err)
 		"the OCI runtime '%s' is not there: `apt-get install crun` brings crun; --runtime names "
 		"another",
 		oci->config->runtime);
-}
-
-/* One of the kernels that lie beside the agent; theirs are the languages that it does not carry itself. */
-static int copy_kernel(const struct oci *oci, int from, const char *name)
-{
-	char path[PATH_MAX];
-	_cleanup_buf_ struct buf b = BUF_INIT(256u << 20);
-	int r = fs_read_file(from, name, &b);
-	(void)snprintf(path, sizeof(path), "%s/roots/%s/agent/kernels", oci->config->state_dir,
-		       oci->root_name);
-	if (r >= 0)
-		r = fs_mkdir_p(path, 0755);
-	if (r < 0)
-		return r;
-	(void)snprintf(path, sizeof(path), "%s/roots/%s/agent/kernels/%s", oci->config->state_dir,
-		       oci->root_name, name);
-	r = fs_write_file(AT_FDCWD, path, b.data, b.len, 0755);
-	return r == 0 && chmod(path, 0755) < 0 ? -errno : r;
-}
-
-/* The programs in the folder kernels/ beside the agent, where there is one. */
-static int copy_kernels(const struct oci *oci, struct err *err)
-{
-	char path[PATH_MAX];
-	const char *slash = strrchr(oci->config->execd, '/');
-	int n = slash ? (int)(slash - oci->config->execd) : 1;
-	struct dirent *e;
-	int r = 0;
-
-	(void)snprintf(path, sizeof(path), "%.*s/kernels", n, slash ? oci->config->execd : ".");
-	DIR *dir = opendir(path);
-	while (dir && r == 0 && (e = readdir(dir))) {
-		struct stat st;
-		if (fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode) &&
-		    (st.st_mode & S_IXUSR))
-			r = copy_kernel(oci, dirfd(dir), e->d_name);
-	}
-	if (dir)
-		(void)closedir(dir);
-	return r < 0 ? err_sys(err, "SANDBOX::UNAVAILABLE", -r, "copy the kernels of '%s'", path) : 0;
-}
-
-static int copy_execd(const struct oci *oci, struct err *err)
-{
-	char path[PATH_MAX];
-	_cleanup_buf_ struct buf b = BUF_INIT(256u << 20);
-
-	int r = fs_read_file(AT_FDCWD, oci->config->execd, &b);
-	if (r < 0)
-		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "read the agent '%s' (--execd names another)",
-			       oci->config->execd);
-	(void)snprintf(path, sizeof(path), "%s/roots/%s/agent/execd", oci->config->state_dir, oci->root_name);
-	r = fs_write_file(AT_FDCWD, path, b.data, b.len, 0755);
-	if (r == 0 && chmod(path, 0755) < 0)
-		r = -errno;
-	return r < 0 ? err_sys(err, "SANDBOX::UNAVAILABLE", -r, "write '%s'", path) : 0;
 }
 
 /* A sandbox's directory links to the root it stands on. */
@@ -175,6 +120,7 @@ static int check_kernel(const struct oci *oci, struct err *err)
 int oci_probe(struct runtime *rt, struct err *err)
 {
 	struct oci *oci = oci_of(rt);
+	char agent[PATH_MAX];
 
 	if (geteuid() != 0)
 		return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", EPERM,
@@ -189,10 +135,9 @@ int oci_probe(struct runtime *rt, struct err *err)
 	r = rootfs_build_host(oci->config->state_dir, oci->root_name, &oci->bases.host.fs, err);
 	if (r == 0)
 		r = bases_load(&oci->bases, err);
+	(void)snprintf(agent, sizeof(agent), "%s/roots/%s/agent", oci->config->state_dir, oci->root_name);
 	if (r == 0)
-		r = copy_execd(oci, err);
-	if (r == 0)
-		r = copy_kernels(oci, err);
+		r = agent_copy(oci->config->execd, agent, err);
 	if (r == 0)
 		r = check_kernel(oci, err);
 	return r == 0 ? network_probe(&oci->network, oci->config, oci->envp, err) : r;

@@ -17,7 +17,6 @@
 #define DEFAULT_PATH	    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define ROOTFS_OVERLAYS_MAX 12
 #define ROOTFS_LOWER_MAX    256
-#define EXECD_INSIDE	    "/.execd/execd" /* where a sandbox has the agent */
 
 struct rootfs_overlay {
 	char target[32];	      /* below the root, "" is the root itself */

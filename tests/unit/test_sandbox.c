@@ -25,6 +25,7 @@ static struct fake {
 	int create_result, adopt_result, freeze_result;
 	size_t freezes;
 	const char *leftover;
+	struct runtime_found found;
 	char adopted[RUNTIME_HANDLE_MAX];
 	struct loop_defer later;
 	int listen_fd;
@@ -82,11 +83,11 @@ static void fake_destroy(struct runtime *rt, struct runtime_box *box, bool force
 	fake.forced += force;
 }
 
-static int fake_leftovers(struct runtime *rt, void (*fn)(const char *id, void *arg), void *arg)
+static int fake_leftovers(struct runtime *rt, const struct runtime_finder *finder)
 {
 	(void)rt;
 	if (fake.leftover)
-		fn(fake.leftover, arg);
+		finder->sandbox(finder->arg, &fake.found);
 	return 0;
 }
 
@@ -610,7 +611,7 @@ static void test_recovery(void **state)
 	sandboxes_free(all);
 
 	fake.created = fake.destroyed = 0;
-	fake.leftover = "stranger";
+	fake.leftover = fake.found.id = "stranger";
 	new_sandboxes();
 	assert_int_equal(sandboxes_recover(all, &err), 0);
 	is(runs, SANDBOX_RUNNING, "running");

@@ -1,0 +1,171 @@
+/*
+ * box.h - the docker driver's own: its boxes, the link to the daemon, and who does what.
+ *
+ * A container is found by its name, sandbox-ID, and is ours by its labels.
+ */
+#pragma once
+
+#include <limits.h>
+
+#include "lib/list.h"
+#include "sandboxd/config.h"
+#include "sandboxd/docker/engine.h"
+#include "sandboxd/runtime.h"
+
+#define LABEL		 "opensandbox.io/"
+#define LABEL_ID	 LABEL "id"
+#define LABEL_OWNER	 LABEL "owner"	  /* which sandboxd: of its state directory */
+#define LABEL_AGENT	 LABEL "agent"	  /* which folder of agents/ is mounted in it */
+#define LABEL_RECORD	 LABEL "record"	  /* from which a lost store is rebuilt */
+#define LABEL_SNAPSHOT	 LABEL "snapshot" /* it stands on */
+#define CONTAINER_NAME	 "sandbox-%s"
+#define SNAPSHOT_REPO	 "sandboxd-snapshot"
+#define START_CODE	 "DOCKER::SANDBOX_START_FAILED"
+#define OWNER_DIGITS	 16
+#define CONTAINER_ID_MAX 80
+#define NOTES_MAX	 192
+#define ANNOUNCEMENT	 "listening on " /* HOST:PORT, the first that the agent says */
+#define ANNOUNCE_MAX	 256
+
+enum link_state {
+	LINK_FIRST, /* since the start nobody has answered yet: who asks waits */
+	LINK_DOWN,  /* it is known to be away */
+	LINK_UP,
+};
+
+struct docker {
+	struct runtime rt;
+	struct runtime_env env;
+	const struct config *config;
+	struct engine *engine;
+	struct list boxes;
+	char owner[OWNER_DIGITS + 1];
+	char agents[PATH_MAX - 64]; /* STATE/agents */
+	char agent[32];		    /* the folder there that new sandboxes get */
+	char *seccomp;		    /* the configured profile, or NULL */
+
+	enum link_state link;
+	struct err why;	      /* LINK_DOWN */
+	struct list removals; /* of snapshots */
+	struct engine_call *ping, *events, *list, *images;
+	bool list_again, images_again;
+	struct loop_timer retry;
+	unsigned retry_ms;
+	struct runtime_finder finder;
+};
+
+enum phase {
+	BOX_WAITING, /* for the first answer of the daemon */
+	BOX_CREATING,
+	BOX_PULLING,
+	BOX_TOKEN,
+	BOX_ATTACHING,
+	BOX_STARTING,
+	BOX_LOOKING, /* which port it has got */
+	BOX_COMING,  /* until the agent says that it listens */
+	BOX_RUNNING,
+	BOX_ENDING, /* how it ended is being asked */
+	BOX_ENDED,
+	BOX_REMOVING,
+};
+
+struct docker_box {
+	struct list link;
+	struct docker *d;
+	struct runtime_box *box;
+	enum phase phase;
+	bool dying;	 /* destroy() was called */
+	bool asked;	 /* the daemon may have it */
+	bool ended;	 /* the daemon says so; looked at when the step under way is done */
+	bool pulled;	 /* once is enough */
+	bool look_again; /* it was said to have ended while that was being asked */
+	bool told;	 /* started() was called, or it was adopted */
+	bool listens;	 /* the agent has said so */
+	bool listed;	 /* by the daemon, this time */
+	char name[RUNTIME_ID_MAX + 16];
+	char container[CONTAINER_ID_MAX]; /* its id, or "" */
+	char *spec;			  /* JSON, until it is created */
+	char *image;			  /* as it is pulled, or NULL: it is never pulled */
+	char *auth;			  /* X-Registry-Auth, or NULL */
+	char token[160];		  /* or "" */
+	char snapshot[RUNTIME_ID_MAX];	  /* it stands on, or "" */
+	char notes[NOTES_MAX];
+	char said[ANNOUNCE_MAX]; /* the begin of its output */
+	size_t said_n;
+	struct engine_call *call;   /* of the phase */
+	struct engine_call *attach; /* its output, until it listens */
+	struct engine_call *side;   /* beside RUNNING: freeze, commit */
+	struct loop_timer again;    /* a removal that was refused */
+	struct loop_defer soon;
+	struct err err;
+	struct runtime_exit exit;
+
+	bool freezing, freeze_on, freeze_waits;
+	char taking[RUNTIME_ID_MAX]; /* the snapshot that is being taken of it, or "" */
+};
+
+static inline struct docker *docker_of(struct runtime *rt)
+{
+	return container_of(rt, struct docker, rt);
+}
+
+/* box.c */
+struct docker_box *docker_box_new(struct docker *d, struct runtime_box *box);
+void docker_box_free(struct docker_box *b);
+struct docker_box *docker_box_find(const struct docker *d, const char *id);
+bool docker_box_id_ok(const char *id);
+/* A call about the container: path is what follows /containers/NAME. The answer comes as b. */
+int docker_box_call(struct docker_box *b, struct engine_call **slot, const char *what, const char *method,
+		    const char *path, void (*done)(void *arg, const struct engine_answer *a),
+		    struct err *err);
+
+/* start.c */
+int docker_create(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
+		  struct err *err);
+int docker_adopt(struct runtime *rt, struct runtime_box *box, const char *handle);
+/* The first step, once the daemon has answered. */
+void docker_box_begin(struct docker_box *b);
+void docker_box_failed(struct docker_box *b, const struct err *err);
+
+/* end.c */
+void docker_destroy(struct runtime *rt, struct runtime_box *box, bool force);
+/* It has ended, or is said to: asks how, and tells. Waits for the step under way. */
+void docker_box_ended(struct docker_box *b);
+/* It is gone without a trace. */
+void docker_box_lost(struct docker_box *b);
+/* The next step towards nothing. */
+void docker_box_remove(struct docker_box *b);
+
+/* side.c */
+int docker_freeze(struct runtime *rt, struct runtime_box *box, bool on, struct err *err);
+int docker_snapshot(struct runtime *rt, struct runtime_box *box, const char *snapshot, struct err *err);
+int docker_snapshot_delete(struct runtime *rt, const char *snapshot,
+			   void (*done)(void *arg, const char *snapshot), void *arg);
+/* done: or NULL. */
+int docker_snapshot_remove(struct docker *d, const char *snapshot,
+			   void (*done)(void *arg, const char *snapshot), void *arg);
+/* What has waited for the daemon. */
+void docker_removals_begin(struct docker *d);
+void docker_removals_free(struct docker *d);
+/* What freeze() had to wait with. */
+void docker_box_freeze_now(struct docker_box *b);
+
+/* spec.c */
+int spec_container(const struct docker *d, const struct runtime_box *box, const struct runtime_spec *spec,
+		   char **ret, struct err *err);
+int spec_registry_auth(const struct runtime_image *image, char **ret, struct err *err);
+/* The path of the call that pulls it. */
+int spec_pull_path(const char *image, struct buf *out);
+/* A tar with one file, the token, for `/`. */
+#define TOKEN_FILE "/.execd-token/token"
+int spec_token_tar(const char *token, struct buf *out);
+
+/* link.c */
+void docker_link_start(struct docker *d);
+/* -errno and why when the daemon is known to be away. */
+int docker_link_check(const struct docker *d, struct err *err);
+
+/* output.c */
+/* Takes whole frames of a multiplexed stream from in and appends what they carry to out, as far as it has
+ * room. -EBADMSG. */
+int output_demux(struct buf *in, struct buf *out);

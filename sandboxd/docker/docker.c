@@ -1,0 +1,149 @@
+/*
+ * docker.c - the driver: its table, and what it makes ready before anything is served.
+ */
+#include "sandboxd/docker/docker.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "lib/fs.h"
+#include "lib/log.h"
+#include "lib/random.h"
+#include "lib/sha256.h"
+#include "sandboxd/agent.h"
+#include "sandboxd/docker/box.h"
+
+#define ADDRESS_DEFAULT "unix:///var/run/docker.sock"
+#define SECCOMP_MAX	(1u << 20) /* bytes of a profile */
+
+/* ---- ready ---------------------------------------------------------------------- */
+
+/* Of this machine and its state directory: also without a store we know what is ours. */
+static void name_owner(struct docker *d)
+{
+	_cleanup_buf_ struct buf machine = BUF_INIT(256);
+	struct sha256 sum;
+	char hex[SHA256_HEX_MAX];
+
+	(void)fs_read_file(AT_FDCWD, "/etc/machine-id", &machine);
+	sha256_init(&sum);
+	sha256_add(&sum, machine.data ? machine.data : (const uint8_t *)"", machine.len);
+	sha256_add(&sum, d->config->state_dir, strlen(d->config->state_dir));
+	(void)snprintf(d->owner, sizeof(d->owner), "%s", sha256_end_hex(&sum, hex));
+}
+
+static int read_seccomp(struct docker *d, struct err *err)
+{
+	const char *path = d->config->docker.seccomp_profile;
+	_cleanup_buf_ struct buf text = BUF_INIT(SECCOMP_MAX);
+
+	if (!path)
+		return 0;
+	if (strcmp(path, "unconfined") == 0)
+		d->seccomp = strdup(path);
+	else {
+		int r = fs_read_file(AT_FDCWD, path, &text);
+		if (r < 0)
+			return err_sys(err, "CONFIG", -r, "docker.seccomp_profile: read '%s'", path);
+		json_t *o = json_loadb((const char *)text.data, text.len, 0, NULL);
+		if (!json_is_object(o)) {
+			json_decref(o);
+			return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+				       "docker.seccomp_profile: '%s' is no JSON object", path);
+		}
+		d->seccomp = json_dumps(o, JSON_COMPACT);
+		json_decref(o);
+	}
+	return d->seccomp ? 0 : err_sys(err, "CONFIG", ENOMEM, "docker.seccomp_profile");
+}
+
+/* A folder for each start: what runs keeps the agent that it was started with. */
+static int copy_agent(struct docker *d, struct err *err)
+{
+	char dir[PATH_MAX];
+	char name[17];
+
+	(void)snprintf(d->agents, sizeof(d->agents), "%s/agents", d->config->state_dir);
+	(void)snprintf(d->agent, sizeof(d->agent), "agent-%s", random_hex(name, 16));
+	(void)snprintf(dir, sizeof(dir), "%s/%s", d->agents, d->agent);
+	int r = fs_mkdir_p(dir, 0755);
+	if (r == 0 && chmod(dir, 0755) < 0)
+		r = -errno;
+	return r < 0 ? err_sys(err, "SANDBOX::UNAVAILABLE", -r, "make '%s'", dir)
+		     : agent_copy(d->config->execd, dir, err);
+}
+
+static int docker_probe(struct runtime *rt, struct err *err)
+{
+	struct docker *d = docker_of(rt);
+
+	int r = read_seccomp(d, err);
+	if (r == 0)
+		r = copy_agent(d, err);
+	return r;
+}
+
+/* Told as the daemon lists them: from the loop, also later. */
+static int docker_leftovers(struct runtime *rt, const struct runtime_finder *finder)
+{
+	struct docker *d = docker_of(rt);
+
+	d->finder = *finder;
+	docker_link_start(d);
+	return 0;
+}
+
+/* ---- the driver ---------------------------------------------------------------------- */
+
+static void docker_free(struct runtime *rt)
+{
+	struct docker *d = docker_of(rt);
+
+	list_foreach_safe (l, &d->boxes)
+		docker_box_free(list_entry(l, struct docker_box, link));
+	docker_removals_free(d);
+	loop_timer_del(&d->retry);
+	engine_free(d->engine);
+	free(d->seccomp);
+	free(d);
+}
+
+static const struct runtime_ops ops = {
+	.name = "docker",
+	.probe = docker_probe,
+	.create = docker_create,
+	.adopt = docker_adopt,
+	.freeze = docker_freeze,
+	.snapshot = docker_snapshot,
+	.snapshot_delete = docker_snapshot_delete,
+	.destroy = docker_destroy,
+	.leftovers = docker_leftovers,
+	.free = docker_free,
+};
+
+int docker_new(const struct runtime_env *env, const struct config *config, struct runtime **ret,
+	       struct err *err)
+{
+	struct docker *d = calloc(1, sizeof(*d));
+	const char *address = getenv("DOCKER_HOST");
+
+	if (!d)
+		return err_set(err, ERR_INTERNAL, "CONFIG", ENOMEM, "out of memory");
+	d->rt.ops = &ops;
+	d->env = *env;
+	d->config = config;
+	list_init(&d->boxes);
+	list_init(&d->removals);
+	name_owner(d);
+	int r = engine_new(env->loop, address && *address ? address : ADDRESS_DEFAULT,
+			   config->docker.api_timeout_s, &d->engine, err);
+	if (r < 0) {
+		free(d);
+		return r;
+	}
+	*ret = &d->rt;
+	return 0;
+}
