@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "sandboxd/agent.h"
+#include "sandboxd/oci/rootfs.h"
 
 static const char *const capabilities[] = {
 	"CAP_NET_RAW", /* the first: not where others share the network */
