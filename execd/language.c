@@ -90,6 +90,7 @@ static const struct language languages[] = {
 		.args = java_args,
 		.assets = "java",
 		.spare = true,
+		.rooted = true,
 	},
 	{
 		.name = "go",

@@ -18,8 +18,10 @@ struct language {
 	const char
 		*beside; /* or none of these three but args: a file in the folder kernels/ beside the agent */
 	bool zygote;	 /* contexts are forked from one warm process by FRAME_FORK */
-	bool spare; /* one started process waits for the next context, which takes it over by FRAME_BEGIN */
-	bool shell; /* no program of ours: the living shell of execd/shell.h */
+	bool spare;  /* one started process waits for the next context, which takes it over by FRAME_BEGIN */
+	bool rooted; /* a process of it cannot change its directory: its spare stands where contexts are
+			wanted */
+	bool shell;  /* no program of ours: the living shell of execd/shell.h */
 };
 
 /* NULL when there is no such language. */

@@ -4,8 +4,9 @@
  * Owns one slot a language: its zygote with the kernels parked for the next
  * contexts, or its spare. A slot is emptied when its process has died or when
  * the environment of new kernels has changed meanwhile; contexts do not need it
- * once they have their kernel. A spare goes when nobody has wanted it for a
- * while; what is forked costs little and stays.
+ * once they have their kernel. A spare goes to its context's directory; if the
+ * language cannot, it stands where the last contexts were wanted. It ends when
+ * nobody has wanted it for a while; what is forked costs little and stays.
  */
 #include "execd/warm.h"
 
@@ -20,6 +21,7 @@
 
 #define SLOTS_MAX     8
 #define SPARE_IDLE_MS 600000
+#define MISSES_MAX    2 /* contexts in a row that a rooted spare could not serve, before it gives way */
 #define REFILL_MS     1 /* after a context is ready: its client has been told by then */
 
 struct slot {
@@ -28,6 +30,8 @@ struct slot {
 	size_t parked_n;
 	struct loop_timer timer; /* of a spare: until it goes; of a zygote: until more are forked */
 	char **envp;
+	char *cwd; /* where a rooted spare stands, and the next one will; NULL: where the agent does */
+	unsigned misses;
 	struct output *output;
 	struct warm *warm;
 	const struct language *language;
@@ -269,6 +273,25 @@ static int start_marked(struct warm *w, struct kernel_spec *spec, struct kernel 
 	return r;
 }
 
+static const char *stands_in(const struct slot *s)
+{
+	return s->cwd ? s->cwd : s->warm->cwd;
+}
+
+/* A context in cwd has been asked for, in another directory than that of the spare. */
+static void learn_cwd(struct slot *s, const char *cwd)
+{
+	if (!s->language->rooted || (s->kernel && ++s->misses < MISSES_MAX))
+		return;
+	char *copy = strdup(cwd);
+	if (!copy)
+		return;
+	slot_empty(s);
+	free(s->cwd);
+	s->cwd = copy;
+	s->misses = 0;
+}
+
 static int need_spare(struct slot *s, struct err *err)
 {
 	struct loop *loop = s->warm->execd->loop;
@@ -278,7 +301,7 @@ static int need_spare(struct slot *s, struct err *err)
 		return r;
 	struct kernel_spec spec = {
 		.language = s->language,
-		.cwd = s->warm->cwd,
+		.cwd = stands_in(s),
 		.mark = random_uuid(mark),
 		.output = s->output,
 		.events = &slot_events,
@@ -291,10 +314,18 @@ static int need_spare(struct slot *s, struct err *err)
 /* The spare may still be starting. */
 static int start_or_take(struct slot *s, struct kernel_spec *spec, struct kernel **ret, struct err *err)
 {
-	if (!s->kernel || strcmp(spec->cwd, s->warm->cwd) != 0)
+	bool there = strcmp(spec->cwd, stands_in(s)) == 0;
+	if (!there)
+		learn_cwd(s, spec->cwd);
+	if (!s->kernel || (!there && (s->language->rooted || !kernel_ready(s->kernel))))
 		return start_marked(s->warm, spec, ret, err);
+	s->misses = 0;
+	if (there)
+		kernel_assign(s->kernel, spec);
+	int r = there ? 0 : kernel_take_over(s->kernel, spec, err);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(s->kernel);
-	kernel_assign(*ret, spec);
 	slot_empty(s);
 	return 0;
 }
@@ -345,7 +376,9 @@ void warm_free(struct warm *w)
 {
 	if (!w)
 		return;
-	for (size_t i = 0; i < SLOTS_MAX; i++)
+	for (size_t i = 0; i < SLOTS_MAX; i++) {
 		slot_empty(&w->slots[i]);
+		free(w->slots[i].cwd);
+	}
 	free(w);
 }

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from code_cells import Context, create, fork, hold, wait_for_end
-from daemon import BUILD, EXECD, TOKEN, Daemon, events
+from daemon import BUILD, EXECD, TOKEN, Daemon, children, events
 
 KERNELS = os.path.dirname(os.environ.get("EXECD_BIN", str(BUILD / "execd"))) + "/kernels"
 PROGRAMS = {"python": "python3", "javascript": "node", "typescript": "node", "java": "java", "go": KERNELS + "/go", "bash": "bash"}
@@ -254,6 +254,26 @@ def test_a_limit_of_cpu_time(execd, language):
     assert error["ename"] == "KernelDied" and ("signal 24" in error["evalue"] or "signal 9" in error["evalue"]), error
     assert context.info()["state"] == "dead"
     alive(other)
+
+
+# ---- what waits -----------------------------------------------------------------------------
+
+
+@installed("javascript", "java")
+def test_a_spare_serves_a_context_in_another_directory(execd, tmp_path, language):
+    first = create(execd, language, **({"cwd": str(tmp_path)} if language == "java" else {}))
+    while True:  # it can be sent elsewhere once it has said hello
+        used = {context["pid"] for context in execd.http.get("/code/contexts").json()}
+        while not (waiting := children(execd.pid) - used):
+            first.run(filled(SAY, language, "a round trip"))
+        context = create(execd, language, cwd=str(tmp_path))
+        if context.info()["pid"] in waiting:
+            break
+        context.delete()
+    (tmp_path / "here").write_text("")
+    look = {"javascript": "console.log(process.cwd(), fs.existsSync('here'))",
+            "java": 'System.out.println(new File("").getAbsolutePath() + " " + new File("here").exists());'}
+    assert context.run(look[language]).out == [f"{tmp_path} true"]
 
 
 # ---- idleness -----------------------------------------------------------------------------
