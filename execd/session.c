@@ -526,6 +526,13 @@ void session_pause(struct sessions *ss, const char *id, bool pause)
 	kick(s);
 }
 
+void session_hold(struct sessions *ss, const char *id)
+{
+	struct session *s = session_get(ss, id);
+	if (s)
+		s->paused = true;
+}
+
 void sessions_each(struct sessions *ss,
 		   void (*fn)(void *arg, const struct run *run, size_t waiting, const char *cwd), void *arg)
 {

@@ -67,6 +67,8 @@ const char *session_cwd(struct sessions *ss, const char *id);
 void session_pause(struct sessions *ss, const char *id, bool pause);
 /* What confines it, as a JSON object; NULL: nothing, or there is no such session. Borrowed. */
 const char *session_confinement(struct sessions *ss, const char *id);
+/* New runs wait until session_pause(..., false); the shell stays. */
+void session_hold(struct sessions *ss, const char *id);
 
 /* The sessions one after the other: fn is called with the session's own run. */
 void sessions_each(struct sessions *ss,

@@ -50,6 +50,9 @@ http_handler_fn isolated_files_any;
 http_handler_fn isolated_post, isolated_get_one, isolated_delete_one, isolated_list_get,
 	isolated_capabilities_get;
 http_handler_fn isolated_run_post, isolated_run_status_get, isolated_run_logs_get;
+/* layer.c */
+http_handler_fn isolated_diff_get, isolated_changes_get, isolated_commit_post, isolated_undo_get,
+	isolated_undo_post;
 /* batch.c */
 http_handler_fn batch_post;
 /* stream.c */

@@ -9,6 +9,7 @@
 #include "execd/api/api.h"
 #include "execd/api/spec.h"
 #include "execd/confinement.h"
+#include "execd/isolated/history.h"
 #include "execd/isolated/isolated.h"
 #include "execd/isolated/probe.h"
 #include "execd/limits.h"
@@ -262,6 +263,22 @@ static int get_env(struct request *rq, json_t *body, struct err *err)
 		       : invalid(err, "env_passthrough.mode", "must be 'allow' or 'deny'");
 }
 
+/* How far back one can go: undoable, undo_points_max. */
+static int get_history(struct request *rq, json_t *body, struct err *err)
+{
+	int64_t points = HISTORY_POINTS_DEFAULT;
+	bool undoable = false;
+	int r = json_get_bool(body, "undoable", JSON_OPTIONAL, &undoable, err);
+	if (r >= 0)
+		r = json_get_int(body, "undo_points_max", JSON_OPTIONAL, 2, HISTORY_POINTS_MAX, &points, err);
+	for (size_t i = 0; i < rq->spec.room.mounts_n && r >= 0; i++)
+		if (undoable && rq->mounts[i].mode == ROOM_RW)
+			return invalid(err, "undoable",
+				       "a workspace that is 'rw' cannot be undone; use 'overlay'");
+	rq->spec.points_max = undoable ? (unsigned)points : 0;
+	return r;
+}
+
 static int get_bounds(struct request *rq, json_t *body, struct err *err)
 {
 	int64_t idle = ISOLATED_IDLE_DEFAULT_MS / 1000, tmp = 0;
@@ -270,6 +287,8 @@ static int get_bounds(struct request *rq, json_t *body, struct err *err)
 		r = json_get_int(body, "tmp_bytes", JSON_OPTIONAL, 4096, BYTES_MAX, &tmp, err);
 	if (r >= 0)
 		r = limits_parse(body, &rq->limits, err);
+	if (r >= 0)
+		r = get_history(rq, body, err);
 	if (r < 0)
 		return r;
 	if (rq->limits.value[LIMIT_OUTPUT])
@@ -327,8 +346,8 @@ static json_t *echo_mount(const struct room_mount *m, bool workspace)
 static json_t *make_echo(const struct request *rq, json_t *body)
 {
 	static const char *const as_given[] = {
-		"extra_writable", "binds", "env_passthrough", "uid",	   "gid",
-		"uid_mode",	  "hide",  "limits",	      "tmp_bytes", "confinement"};
+		"extra_writable", "binds",  "env_passthrough", "uid",	      "gid",	  "uid_mode",
+		"hide",		  "limits", "tmp_bytes",       "confinement", "undoable", "undo_points_max"};
 	const struct room_spec *room = &rq->spec.room;
 	json_t *o = json_pack("{s:s, s:b, s:I}", "profile",
 			      room->profile == ROOM_STRICT ? "strict" : "balanced", "share_net",

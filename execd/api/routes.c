@@ -87,6 +87,11 @@ const struct http_route execd_routes[] = {
 	{"*", "/v1/isolated/session/{id}/directories/*", isolated_files_any, HTTP_BODY_STREAM, false},
 	{"GET", "/v1/isolated/session/{id}/runs/{run}", isolated_run_status_get, HTTP_BODY_NONE, false},
 	{"GET", "/v1/isolated/session/{id}/runs/{run}/logs", isolated_run_logs_get, HTTP_BODY_NONE, false},
+	{"GET", "/v1/isolated/session/{id}/diff", isolated_diff_get, HTTP_BODY_NONE, false},
+	{"GET", "/v1/isolated/session/{id}/changes", isolated_changes_get, HTTP_BODY_NONE, false},
+	{"POST", "/v1/isolated/session/{id}/commit", isolated_commit_post, HTTP_BODY_JSON, false},
+	{"GET", "/v1/isolated/session/{id}/undo", isolated_undo_get, HTTP_BODY_NONE, false},
+	{"POST", "/v1/isolated/session/{id}/undo", isolated_undo_post, HTTP_BODY_JSON, false},
 
 	{"*", "/proxy/{port}", proxy_any, HTTP_BODY_STREAM, false},
 	{"*", "/proxy/{port}/*", proxy_any, HTTP_BODY_STREAM, false},

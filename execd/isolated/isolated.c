@@ -17,6 +17,7 @@
 
 #include "execd/command.h"
 #include "execd/execd.h"
+#include "execd/isolated/history.h"
 #include "execd/isolated/probe.h"
 #include "execd/run.h"
 #include "execd/session.h"
@@ -34,6 +35,7 @@ struct isolated {
 	char key[KEY_MAX];	  /* without its dashes */
 	char *shell;		  /* the id of its shell session */
 	struct room *room;
+	struct history *history;
 	struct env_filter env;
 	json_t *echo;
 	struct list runs; /* struct watch: those that are on */
@@ -88,6 +90,7 @@ static void run_is_over(struct run_watch *w)
 	if (!s)
 		return;
 	s->last_run_ms = clock_real_ms();
+	history_run_ended(s->history);
 	idle_check(s);
 }
 
@@ -122,6 +125,7 @@ static void isolated_drop(struct isolated *s)
 	loop_timer_del(&s->idle);
 	map_del(&s->all->by_key, &s->node);
 	list_del(&s->link);
+	history_drop(TAKE_PTR(s->history));
 	list_foreach_safe (node, &s->runs) {
 		struct watch *w = list_entry(node, struct watch, link);
 		w->session = NULL;
@@ -136,6 +140,7 @@ static void room_came(void *arg, int r, const struct err *err)
 	void *created_arg = s->created_arg;
 	s->created = NULL;
 	if (r >= 0) {
+		history_ready(s->history);
 		if (created)
 			created(created_arg, s, NULL);
 		return;
@@ -224,6 +229,8 @@ int isolated_create(struct isolateds *is, const struct isolated_spec *spec, isol
 	list_init(&s->runs);
 	make_id(s);
 	r = room_new(is->rooms, &spec->room, &room_events, s, &s->room, err);
+	if (r >= 0 && (r = history_new(is->execd, s, spec->points_max, &s->history)) < 0)
+		(void)err_sys(err, "RUNTIME_ERROR", -r, "make an isolated session");
 	if (r >= 0 && (r = map_add(&is->by_key, &s->node, s->key)) < 0)
 		(void)err_sys(err, "RUNTIME_ERROR", -r, "make an isolated session");
 	if (r >= 0) {
@@ -236,6 +243,7 @@ int isolated_create(struct isolateds *is, const struct isolated_spec *spec, isol
 		}
 		isolated_drop(s);
 	}
+	history_drop(TAKE_PTR(s->history));
 	if (s->room) {
 		room_set_events(s->room, NULL, NULL);
 		room_kill(s->room);
@@ -320,6 +328,11 @@ struct room *isolated_room(struct isolated *s)
 	return s->room;
 }
 
+struct history *isolated_history(struct isolated *s)
+{
+	return s->history;
+}
+
 json_t *isolated_echo(const struct isolated *s)
 {
 	return s->echo;
@@ -347,8 +360,12 @@ void isolateds_each(struct isolateds *is, void (*fn)(void *arg, struct isolated 
 static int run_in_shell(struct isolated *s, const struct isolated_run_spec *spec, struct run **ret,
 			struct err *err)
 {
+	const char *cwd = spec->cwd;
+	/* The mount it stands in is replaced before it runs. */
+	if (history_before_run(s->history, false) && !cwd)
+		cwd = session_cwd(s->all->sessions, s->shell);
 	const struct session_run_spec run = {
-		.command = spec->code, .cwd = spec->cwd, .envs = spec->envs, .timeout_ms = spec->timeout_ms};
+		.command = spec->code, .cwd = cwd, .envs = spec->envs, .timeout_ms = spec->timeout_ms};
 	return session_run(s->all->sessions, s->shell, &run, ret, err);
 }
 
@@ -364,6 +381,7 @@ static int run_beside(struct isolated *s, const struct isolated_run_spec *spec, 
 				       .room = s->room,
 				       .env = &s->env};
 	command.limits.value[LIMIT_TIMEOUT] = spec->timeout_ms;
+	(void)history_before_run(s->history, true);
 	return command_start(s->all->execd->commands, &command, ret, err);
 }
 
@@ -377,9 +395,12 @@ int isolated_run(struct isolated *s, const struct isolated_run_spec *spec, struc
 	if (s->quiet && spec->background)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY,
 			       "isolated session '%s': its files are being worked on", s->id);
-	int r = spec->background ? run_beside(s, spec, &run, err) : run_in_shell(s, spec, &run, err);
+	int r = history_check_run(s->history, err);
+	if (r >= 0)
+		r = spec->background ? run_beside(s, spec, &run, err) : run_in_shell(s, spec, &run, err);
 	if (r < 0)
 		return r;
+	history_run(s->history, run);
 	free(run->init_text);
 	run->init_text = NULL;
 	run->session = strdup(s->key);
@@ -428,6 +449,13 @@ int isolated_quiesce(struct isolated *s, void (*ready)(void *arg), void *arg, st
 	session_pause(s->all->sessions, s->shell, true);
 	idle_check(s);
 	return 0;
+}
+
+void isolated_hold(struct isolated *s)
+{
+	s->quiet = true;
+	session_hold(s->all->sessions, s->shell);
+	idle_check(s);
 }
 
 void isolated_resume(struct isolated *s)

@@ -33,6 +33,7 @@ struct isolated_spec {
 	struct env_filter env;
 	uint64_t idle_ms; /* 0: for ever */
 	json_t *echo;	  /* what it was created with, as it is to be told */
+	unsigned points_max; /* of its history.h; 0: its runs cannot be undone */
 };
 
 /*
@@ -51,6 +52,7 @@ void isolateds_each(struct isolateds *is, void (*fn)(void *arg, struct isolated 
 
 const char *isolated_id(const struct isolated *s);
 struct room *isolated_room(struct isolated *s);
+struct history *isolated_history(struct isolated *s);
 /* What it was created with; borrowed. */
 json_t *isolated_echo(const struct isolated *s);
 
@@ -85,4 +87,6 @@ size_t isolated_runs(const struct isolated *s);
  * ready(arg) runs on the loop once nothing but the init is left in the room, or the room has ended.
  */
 int isolated_quiesce(struct isolated *s, void (*ready)(void *arg), void *arg, struct err *err);
+/* New runs wait until isolated_resume(); what is there goes on, the idle shell too. */
+void isolated_hold(struct isolated *s);
 void isolated_resume(struct isolated *s);

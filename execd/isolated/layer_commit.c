@@ -449,7 +449,8 @@ static int put_in_place(struct commit *c, const struct layer_entry *e, bool dir,
 		if (r >= 0 && renameat(fd, c->temp, fd, e->name) < 0)
 			r = layer_err(err, errno, e->path, "write it");
 		/* Two names of one file are left as they are by rename(2). */
-		(void)unlinkat(fd, c->temp, 0);
+		if (e->st.st_nlink > 1)
+			(void)unlinkat(fd, c->temp, 0);
 		return r;
 	}
 	if (renameat2(fd, c->temp, fd, e->name, RENAME_EXCHANGE) < 0)

@@ -75,9 +75,11 @@ int layer_cut(int stack, unsigned first, unsigned last, struct err *err)
 	return 0;
 }
 
-int layer_push(int stack, unsigned index, struct err *err)
+int layer_push(int stack, unsigned index, int lower, struct err *err)
 {
-	_cleanup_close_ int below = open_layer(stack, index - 1), fd = -EBADF;
+	_cleanup_close_ int fd = -EBADF,
+			    below = index > 0 ? open_layer(stack, index - 1)
+					      : openat(lower, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char name[NAME_SIZE];
 	struct stat st;
 	int r = below < 0 ? below : layer_cut(stack, index, index, err);

@@ -15,8 +15,9 @@ int layer_view_open(struct layer_view *v, int stack, int lower, unsigned top, un
 		    struct err *err);
 void layer_view_close(struct layer_view *v);
 
-/* An empty layer with mode and owner of the one below it. What is at its place is removed. */
-int layer_push(int stack, unsigned index, struct err *err);
+/* An empty layer with mode and owner of the one below it, or of the workspace. What is at its place is
+ * removed. */
+int layer_push(int stack, unsigned index, int lower, struct err *err);
 /* Removes the layers first..last. */
 int layer_cut(int stack, unsigned first, unsigned last, struct err *err);
 /*

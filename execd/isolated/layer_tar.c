@@ -267,8 +267,9 @@ static int next_entry(struct layer_tar *t, struct buf *out, struct err *err)
 	below_is_dir = e.has_below && !e.hidden && S_ISDIR(e.below.st_mode);
 	if (e.deleted)
 		return e.hidden ? 0 : put_whiteout(t, &e, NULL, out, err);
-	/* For readers that take away deletions first and know of nothing else in the way. */
-	if (e.has_below && !e.hidden && below_is_dir != S_ISDIR(e.st.st_mode)) {
+	/* For readers that know of nothing in the way but deletions: a link there is not to be written
+	 * through. */
+	if (e.has_below && !e.hidden && (e.below.st_mode & S_IFMT) != (e.st.st_mode & S_IFMT)) {
 		r = put_whiteout(t, &e, NULL, out, err);
 		if (r < 0)
 			return r;

@@ -744,6 +744,48 @@ static void test_deep(void **state)
 	view_close(&v);
 }
 
+static long peak_kb(void)
+{
+	struct rusage usage;
+
+	assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+	return usage.ru_maxrss;
+}
+
+/* 100,000 files in one directory: what is held are their names. */
+static void test_wide(void **state)
+{
+	struct layer_commit_options o = {.inverse_fd = -EBADF};
+	struct layer_commit_result result;
+	struct layer_view v;
+	const unsigned n = 100000;
+	_cleanup_close_ int at = -EBADF;
+	long before;
+
+	(void)state;
+	if (!can_mount)
+		skip();
+	place_up();
+	assert_int_equal(mkdir("p/stack/0/wide", 0755), 0);
+	at = open_dir("p/stack/0/wide");
+	for (unsigned i = 0; i < n; i++) {
+		char name[32];
+
+		(void)snprintf(name, sizeof(name), "file number %u", i);
+		assert_int_equal(mknodat(at, name, S_IFREG | 0644, 0), 0);
+	}
+	view_open(&v, 0);
+	before = peak_kb();
+	write_diff(&v, "p/diff.tar");
+	commit(&v, &o, &result);
+	assert_int_equal(result.added, n);
+	/* Twice 100,000 names, and what a sanitizer keeps of what was freed. */
+	assert_true(peak_kb() - before < 64 * 1024);
+	view_close(&v);
+	fd_close(&at);
+	place_down();
+}
+
 /* ---- around it ------------------------------------------------------------------------------------------
  */
 
@@ -797,6 +839,7 @@ int main(void)
 		cmocka_unit_test(test_links_lead_nowhere),
 		cmocka_unit_test(test_race),
 		cmocka_unit_test(test_deep),
+		cmocka_unit_test(test_wide),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
