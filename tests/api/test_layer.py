@@ -147,9 +147,9 @@ def test_what_is_no_overlay(execd, workspace):
 
 def test_not_while_a_run_is_on(execd, workspace):
     session = create(execd, workspace)
-    with execd.stream("POST", f"/v1/isolated/session/{session}/run", json={"code": "echo on; read <&1"}) as response:
-        next(response.iter_bytes())
-        assert call(execd, "POST", session, "commit").status_code == 409
+    body = {"code": "mkfifo p; read <p", "background": True}
+    assert execd.http.post(f"/v1/isolated/session/{session}/run", json=body).status_code == 202
+    assert call(execd, "POST", session, "commit").status_code == 409
     assert call(execd, "GET", session, "diff").status_code == 200
 
 
