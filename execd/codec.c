@@ -115,7 +115,8 @@ struct codec_in {
 	size_t have;
 	z_stream z;
 	ZSTD_DCtx *zstd;
-	bool ended; /* a member of the gzip file or a frame is complete */
+	bool ended;   /* a member of the gzip file or a frame is complete */
+	bool padding; /* the rest of the gzip file is none */
 	uint8_t piece[PIECE];
 };
 
@@ -156,10 +157,11 @@ static int gunzip(struct codec_in *c, const uint8_t *data, size_t n, struct err 
 		int z;
 
 		if (c->ended) {
-			/* Files put one behind the other are one file; zeros are a tape's padding. */
+			/* Files put one behind the other are one file; what else follows is padding, as
+			 * gzip(1) has it. */
 			if (c->z.avail_in > 0 && *c->z.next_in != 0x1f)
-				return 0;
-			if (c->z.avail_in == 0)
+				c->padding = true;
+			if (c->z.avail_in == 0 || c->padding)
 				return 0;
 			(void)inflateReset(&c->z);
 			c->ended = false;
