@@ -1,0 +1,48 @@
+"""What proto/*.yaml say against what is answered: schemathesis makes requests from the schemas, right and wrong ones.
+
+The agent that is asked is in a sandbox: its requests delete files by any path and run any command.
+"""
+
+import subprocess
+import sys
+
+from daemon import KEY, ROOT
+from test_lifecycle import endpoint, pytestmark, running  # noqa: F401, root only
+
+SEED = 1  # the same requests in every run
+EXAMPLES = 12
+CONFIG = """
+[checks]
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 501, 507]
+"""
+CHECKS = "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance"
+
+
+def check(tmp_path, document, url, headers, exclude):
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    argv = [
+        sys.executable, "-m", "schemathesis.cli", "--config-file", tmp_path / "schemathesis.toml",
+        "run", ROOT / "proto" / document, "--url", url, "--checks", CHECKS, "--phases", "coverage,fuzzing",
+        "--max-examples", str(EXAMPLES), "--exclude-path-regex", exclude, "--request-timeout", "60",
+        "--generation-database", "none", "--seed", str(SEED), "--no-color", "--continue-on-failure",
+        "--suppress-health-check", "all",
+    ]  # fmt: skip
+    for header in headers.items():
+        argv += ["-H", ": ".join(header)]
+    run = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout, run.stdout[-2000:]
+
+
+def test_execd(start_sandboxd, tmp_path):
+    """All but streams without an end, tunnels, tar bodies, and /files/replace, whose answer is empty or not by a flag."""
+    sandboxd = start_sandboxd()
+    id = running(sandboxd)
+    check(tmp_path, "execd.yaml", f"http://{endpoint(sandboxd, id)}", {},
+          "watch|/pty|/proxy|^/directories/archive|^/files/replace")  # fmt: skip
+
+
+def test_sandboxd(start_sandboxd, tmp_path):
+    """All but what passes through to a sandbox."""
+    sandboxd = start_sandboxd()
+    check(tmp_path, "lifecycle.yaml", f"http://127.0.0.1:{sandboxd.port}/v1", {"OPEN-SANDBOX-API-KEY": KEY}, "proxy|signed|/pool")
