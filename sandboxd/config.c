@@ -31,6 +31,7 @@ int config_init(struct config *c)
 		.image_max_s = 900,
 		.images_max = 256,
 		.image_pulls_max = 3,
+		.free_min_mib = 64,
 		.log_level = LOG_INFO,
 		.docker = {.network_mode = strdup("bridge"),
 			   .publish_host = strdup("127.0.0.1"),

@@ -87,6 +87,8 @@ struct config {
 	uint32_t tombstone_s;	  /* an ended sandbox is remembered this long */
 	uint32_t sandboxes_max;	  /* not yet ended, at once */
 	uint32_t pids_max;	  /* processes in one sandbox */
+	uint32_t disk_mib;	  /* room of a sandbox that asks for no other, 0: no limit */
+	uint32_t free_min_mib;	  /* below the state directory, else no sandbox is made */
 
 	bool kill_on_exit; /* end every sandbox at SIGTERM */
 	enum log_level log_level;

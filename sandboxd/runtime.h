@@ -76,6 +76,7 @@ struct runtime_limits {
 	uint64_t cpu_millis;   /* thousandths of a processor, 0: no limit */
 	uint64_t memory_bytes; /* 0: no limit */
 	uint32_t pids;	       /* 0: no limit */
+	uint64_t disk_bytes; /* what it may write beside its image, 0: no limit; who cannot hold it refuses */
 };
 
 /* What a container is made from, as the client named it. Each driver looks it up where it has its own. */

@@ -167,6 +167,7 @@ static int start_spare(struct spares *s, struct shelf *shelf)
 	const struct runtime_spec spec = {
 		.image.uri = shelf->config->image,
 		.limits.pids = all->env.config->pids_max,
+		.limits.disk_bytes = (uint64_t)all->env.config->disk_mib << 20,
 		.spare = true,
 	};
 	char id[RANDOM_UUID_MAX];
@@ -293,11 +294,11 @@ static struct shelf *find_shelf(struct spares *s, const char *image)
 }
 
 /* What a running container cannot be given any more. Whoever adds to runtime_spec looks here too. */
-static bool fits(const struct sandbox_spec *spec)
+static bool fits(const struct config *config, const struct sandbox_spec *spec)
 {
 	const struct runtime_spec *rt = &spec->runtime;
 	return !rt->snapshot && !rt->image.username && !rt->image.password &&
-	       !(rt->volumes && rt->volumes->n);
+	       !(rt->volumes && rt->volumes->n) && rt->limits.disk_bytes == (uint64_t)config->disk_mib << 20;
 }
 
 /* What execd is told (execd/claim.h); to be freed. */
@@ -358,7 +359,7 @@ struct sandbox *sandboxes_claim(struct sandboxes *all, const struct sandbox_spec
 
 	if (!shelf)
 		return NULL;
-	if (!fits(spec)) {
+	if (!fits(all->env.config, spec)) {
 		shelf->stats.unfit++;
 		return NULL;
 	}

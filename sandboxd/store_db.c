@@ -343,6 +343,7 @@ static int set_up(struct store *s, struct err *err)
 		    store_run(s, ST_COMMIT, "") < 0)
 			return store_err(s, err, "create the tables");
 	}
+	store_reserve_log(s);
 	(void)sqlite3_wal_hook(s->db, on_commit, s); /* replaces SQLite's own checkpoints */
 	return 0;
 }
@@ -358,6 +359,7 @@ int store_open(const char *path, struct store **ret, struct err *err)
 	(void)pthread_cond_init(&s->wake, NULL);
 
 	int r = 0;
+	store_reserve_database(path);
 	if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK)
 		r = err_set(err, ERR_STORAGE, "STORE_ERROR", EIO, "store: open '%s': %s", path,
 			    sqlite3_errmsg(s->db));

@@ -61,6 +61,9 @@ struct store {
 extern const char *const store_sql[STATEMENTS];
 
 int store_err(struct store *s, struct err *err, const char *what);
+/* Room on disk for the store alone: before the database is opened, and after. */
+void store_reserve_database(const char *path);
+void store_reserve_log(struct store *s);
 /*
  * Runs one that gives no rows. types has a letter a value: t text or NULL, u a uint64_t, m one of
  * which 0 is NULL, n an int. Texts are borrowed during the call.

@@ -25,6 +25,7 @@
 #define CPU_MAX_MILLIS	 (4096ull * 1000)
 #define MEMORY_MIN	 (8ull << 20) /* execd itself must fit */
 #define MEMORY_MAX	 (1ull << 50)
+#define DISK_MAX	 (8ull << 40) /* of a file, on any file system */
 
 #define invalid(err, ...) err_set(err, ERR_INVALID, INVALID, EINVAL, __VA_ARGS__)
 
@@ -119,6 +120,15 @@ static int parse_limit(const char *key, const char *value, struct sandbox_spec *
 				       "resourceLimits.memory: '%.32s' is not a size such as 512Mi or 2Gi "
 				       "(from 8Mi to 1024Ti)",
 				       value);
+	} else if (strcmp(key, "disk") == 0 || strcmp(key, "ephemeral-storage") == 0) {
+		uint64_t bytes = 0;
+		r = quantity_bytes(value, &bytes);
+		if (r < 0 || bytes > DISK_MAX)
+			return invalid(err,
+				       "resourceLimits.%s: '%.32s' is not a size such as 512Mi or 10Gi (from "
+				       "8Mi to 8Ti)",
+				       key, value);
+		l->disk_bytes = l->disk_bytes ? MIN(l->disk_bytes, bytes) : bytes;
 	} else if (strcmp(key, "gpu") == 0) {
 		return invalid(err, "resourceLimits.gpu: GPUs are not supported by this runtime yet");
 	} else {
@@ -146,6 +156,8 @@ static int parse_limits(json_t *body, const struct config *config, struct sandbo
 		if (r < 0)
 			return r;
 	}
+	if (!spec->runtime.limits.disk_bytes)
+		spec->runtime.limits.disk_bytes = (uint64_t)config->disk_mib << 20;
 	if (*keep->notes)
 		strncat(keep->notes, ".", sizeof(keep->notes) - strlen(keep->notes) - 1);
 	spec->runtime.limits.pids = config->pids_max;

@@ -15,6 +15,7 @@
 #include "lib/fs.h"
 #include "sandboxd/oci/box.h"
 #include "sandboxd/oci/bundle.h"
+#include "sandboxd/oci/disk.h"
 #include "sandboxd/oci/named.h"
 
 #define LISTEN_BACKLOG 1024
@@ -145,7 +146,11 @@ int oci_create(struct runtime *rt, struct runtime_box *box, const struct runtime
 {
 	struct oci *oci = oci_of(rt);
 	struct source source;
-	int r = find_source(oci, spec, &source, err);
+	int r = disk_room(oci->config->state_dir, (uint64_t)oci->config->free_min_mib << 20, err);
+	if (r == 0 && spec->limits.disk_bytes)
+		r = disk_check(oci->envp[0] + strlen("PATH="), err);
+	if (r == 0)
+		r = find_source(oci, spec, &source, err);
 	if (r < 0)
 		return r;
 	struct oci_box *b = box_new(oci, box);

@@ -65,9 +65,10 @@ static int join(const char *file)
  */
 static int mount_overlay(const char *target, const char *lower, unsigned n)
 {
+	const char *disk = enter_disk_prefix();
 	char data[MOUNT_DATA_MAX];
-	int len = snprintf(data, sizeof(data), "lowerdir=%s,upperdir=upper.%u,workdir=work.%u,volatile",
-			   lower, n, n);
+	int len = snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%supper.%u,workdir=%swork.%u,volatile",
+			   lower, disk, n, disk, n);
 	if (len < 0 || (size_t)len >= sizeof(data))
 		return -ENAMETOOLONG;
 	if (mount("overlay", target, "overlay", MS_NODEV, data) == 0)
@@ -102,6 +103,18 @@ static int open_target(const char *path, size_t n)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Those in the bundle itself are made before. */
+static int make_layer(unsigned n)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "%supper.%u", enter_disk_prefix(), n);
+	if (mkdir(path, 0755) < 0)
+		return -errno;
+	(void)snprintf(path, sizeof(path), "%swork.%u", enter_disk_prefix(), n);
+	return mkdir(path, 0700) < 0 ? -errno : 0;
+}
+
 /* "TARGET=LOWER"; n: which upper layer, or -1 for none. */
 static int overlay_argument(const char *arg, int n)
 {
@@ -114,7 +127,9 @@ static int overlay_argument(const char *arg, int n)
 	if (fd < 0)
 		return enter_complain("open the place of overlay", arg, -fd);
 	(void)snprintf(target, sizeof(target), "/proc/self/fd/%d", fd);
-	int r = n < 0 ? mount_layers(target, eq + 1) : mount_overlay(target, eq + 1, (unsigned)n);
+	int r = n >= 0 && *enter_disk_prefix() ? make_layer((unsigned)n) : 0;
+	if (r == 0)
+		r = n < 0 ? mount_layers(target, eq + 1) : mount_overlay(target, eq + 1, (unsigned)n);
 	return r < 0 ? enter_complain("mount overlay", arg, -r) : 0;
 }
 
@@ -245,6 +260,10 @@ int oci_enter(int argc, char **argv)
 			r = base_argument(argv[i + 1]);
 		else if (strcmp(argv[i], "--join") == 0)
 			r = join(argv[i + 1]);
+		else if (strcmp(argv[i], "--disk") == 0)
+			r = enter_disk_make(argv[i + 1]);
+		else if (strcmp(argv[i], "--disk-of") == 0)
+			r = enter_disk_again();
 		else if (!is_outside(argv[i]))
 			r = enter_complain("understand", argv[i], EINVAL);
 	if (r == 0)

@@ -4,7 +4,8 @@
  *   sandboxd oci-enter BUNDLE [--base DESCRIPTOR | --overlay TARGET=LOWER | --layers TARGET=LOWER | --join
  * FILE |
  *            --volume SOURCE=TARGET | --volume-ro SOURCE=TARGET |
- *            --bridge FILE | --unbridge FILE | --share network]... -- PROGRAM ARG...
+ *            --bridge FILE | --unbridge FILE | --share network |
+ *            --disk BYTES | --disk-of sandbox]... -- PROGRAM ARG...
  *
  * Makes a mount namespace that nobody else sees, joins the control groups whose
  * cgroup.procs are named, mounts the overlays into BUNDLE/rootfs and becomes
@@ -13,6 +14,7 @@
  * upper layer of the Nth overlay is BUNDLE/upper.N, its work directory work.N;
  * --layers has none and is read-only. Volumes come last. --base opens a directory
  * that a LOWER behind it names as /proc/self/fd/ENTER_BASE_FD.
+ * --disk, before the layers, puts the upper ones on a disk of that size (disk.h).
  * --bridge makes the network namespace and its interface first (network.h),
  * --unbridge gives back what that took, --share network leaves it the host's.
  *

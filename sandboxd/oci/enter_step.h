@@ -19,6 +19,13 @@ int enter_volume_open(const char *arg, bool readonly);
 /* After the root is mounted: mounts what was opened, in that order, below ./rootfs. */
 int enter_volumes_mount(void);
 
+/* The disk of a sandbox, of that many bytes (disk.h); or the one it has, once more, for who copies from it.
+ * After the mount namespace is ours, before the layers. */
+int enter_disk_make(const char *size);
+int enter_disk_again(void);
+/* Where the upper layers lie in the bundle: "disk/", or "". */
+const char *enter_disk_prefix(void);
+
 /* A network namespace with an interface on the bridge, as that file (bridge.json) says. In the bundle; in the
  * mount namespace we come from. From then on we are in it. */
 int enter_network_add(const char *file);

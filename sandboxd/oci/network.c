@@ -198,14 +198,19 @@ static int make_all(const struct network *n, struct err *err)
 	return r;
 }
 
-int network_probe(struct network *n, const struct config *config, char *const *envp, struct err *err)
+int network_init(struct network *n, const struct config *config, char *const *envp)
+{
+	*n = (struct network){.mode = config->network, .config = config, .envp = envp};
+	return snprintf(n->file, sizeof(n->file), "%s/cni/bridge.json", config->state_dir) <
+			       (int)sizeof(n->file)
+		       ? 0
+		       : -ENAMETOOLONG;
+}
+
+int network_probe(struct network *n, struct err *err)
 {
 	struct err why;
 
-	*n = (struct network){.mode = config->network, .config = config, .envp = envp};
-	if (snprintf(n->file, sizeof(n->file), "%s/cni/bridge.json", config->state_dir) >=
-	    (int)sizeof(n->file))
-		return err_sys(err, CODE, ENAMETOOLONG, "write bridge.json");
 	if (n->mode != NETWORK_AUTO && n->mode != NETWORK_BRIDGE)
 		return 0;
 	int r = make_all(n, &why);

@@ -29,8 +29,10 @@ struct network {
 	char *const *envp; /* of programs */
 };
 
+/* Enough for what is there to be removed. -ENAMETOOLONG. */
+int network_init(struct network *n, const struct config *config, char *const *envp);
 /* Makes the bridge and its rules, where that is wanted; chooses, where the choice is ours. Blocks. */
-int network_probe(struct network *n, const struct config *config, char *const *envp, struct err *err);
+int network_probe(struct network *n, struct err *err);
 /* Nothing uses it any more: removes the bridge and its rules. Blocks. */
 void network_done(const struct network *n);
 

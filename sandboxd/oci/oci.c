@@ -106,6 +106,11 @@ int oci_new(const struct runtime_env *env, const struct config *config, struct r
 	list_init(&oci->boxes);
 	bases_init(&oci->bases, oci);
 	fetches_init(&oci->fetches, oci);
+	if (network_init(&oci->network, config, oci->envp) < 0) {
+		free(oci->envp[0]);
+		free(oci);
+		return -ENAMETOOLONG;
+	}
 	(void)snprintf(oci->root_name, sizeof(oci->root_name), "host-%s", random_hex(name, 16));
 	*ret = &oci->rt;
 	return 0;

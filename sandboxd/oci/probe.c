@@ -140,5 +140,5 @@ int oci_probe(struct runtime *rt, struct err *err)
 		r = agent_copy(oci->config->execd, agent, err);
 	if (r == 0)
 		r = check_kernel(oci, err);
-	return r == 0 ? network_probe(&oci->network, oci->config, oci->envp, err) : r;
+	return r == 0 ? network_probe(&oci->network, err) : r;
 }

@@ -10,6 +10,7 @@
 
 #include "lib/fs.h"
 #include "lib/log.h"
+#include "sandboxd/oci/disk.h"
 #include "sandboxd/oci/enter.h"
 #include "sandboxd/oci/program.h"
 
@@ -138,7 +139,7 @@ static void on_copied(struct child *c, int wstatus, const struct rusage *usage)
 static void on_snap_begin(struct pool_job *job)
 {
 	struct oci_box *b = container_of(job, struct oci_box, side);
-	char names[ROOTFS_OVERLAYS_MAX][16], to[PATH_MAX];
+	char names[ROOTFS_OVERLAYS_MAX][24], to[PATH_MAX], loop[PATH_MAX + 16];
 	struct program_args a = {0};
 	struct err err;
 	unsigned upper = 0;
@@ -151,15 +152,22 @@ static void on_snap_begin(struct pool_job *job)
 		snap_end(b, b->result);
 		return;
 	}
+	(void)snprintf(loop, sizeof(loop), "%s/" DISK_LOOP, b->dir);
+	bool limited = access(loop, F_OK) == 0;
 	program_arg(&a, OCI_ENTER);
 	program_arg(&a, b->dir);
+	if (limited) {
+		program_arg(&a, "--disk-of");
+		program_arg(&a, "sandbox");
+	}
 	program_arg(&a, "--");
 	program_arg(&a, "cp");
 	program_arg(&a, "-a");
 	program_arg(&a, "--reflink=auto");
 	for (size_t i = 0; i < b->base->fs.overlays_n; i++)
 		if (!b->base->fs.overlays[i].readonly) {
-			(void)snprintf(names[upper], sizeof(names[0]), "upper.%zu", i);
+			(void)snprintf(names[upper], sizeof(names[0]), "%supper.%zu",
+				       limited ? DISK_DIR "/" : "", i);
 			program_arg(&a, names[upper++]);
 		}
 	layers_path(b->oci->config->state_dir, b->taking, b->taking, to);

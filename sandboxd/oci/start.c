@@ -6,6 +6,7 @@
  * the one reaper tells its exit status.
  */
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -192,7 +193,7 @@ static int start(struct oci_box *b)
 	char records[PATH_MAX], pid_file[PATH_MAX + 8], base[48];
 	struct buf overlays[ROOTFS_OVERLAYS_MAX] = {0};
 	char joins[CGROUP_CONTROLLERS][CGROUP_PATH_MAX];
-	char *volumes[VOLUMES_MAX] = {0};
+	char *volumes[VOLUMES_MAX] = {0}, disk[24];
 	struct program_args a = {0};
 	unsigned upper = 0;
 
@@ -204,6 +205,11 @@ static int start(struct oci_box *b)
 		(void)snprintf(base, sizeof(base), "/proc/%d/fd/%d", getpid(), b->base->fd);
 		program_arg(&a, "--base");
 		program_arg(&a, base);
+	}
+	if (b->limits.disk_bytes) {
+		(void)snprintf(disk, sizeof(disk), "%" PRIu64, b->limits.disk_bytes);
+		program_arg(&a, "--disk");
+		program_arg(&a, disk);
 	}
 	for (size_t i = 0; i < fs->overlays_n; i++) {
 		const struct rootfs_overlay *o = &fs->overlays[i];

@@ -94,7 +94,8 @@ static void look_full(const struct sandbox_spec *s)
 	assert_int_equal(json_object_size(s->metadata), 1);
 	assert_non_null(s->platform);
 	assert_int_equal(s->runtime.limits.cpu_millis, 500);
-	assert_string_equal(s->notes, "Limits this runtime does not know: ephemeral-storage.");
+	assert_string_equal(s->notes, "Limits this runtime does not know: bandwidth.");
+	assert_int_equal(s->runtime.limits.disk_bytes, 512 << 20); /* the smaller of the two */
 }
 
 static void test_taken(void **state)
@@ -111,7 +112,7 @@ static void test_taken(void **state)
 	      look_minimal);
 #if defined(__x86_64__)
 	taken("{'image':{'uri':'python:3.11','auth':{'username':'u','password':'p'}},'entrypoint':['sh'],"
-	      "'resourceLimits':{'cpu':'500m','ephemeral-storage':'1Gi'},'timeout':3600,"
+	      "'resourceLimits':{'cpu':'500m','ephemeral-storage':'1Gi','disk':'512Mi','bandwidth':'1G'},'timeout':3600,"
 	      "'env':{'A':'1','B':null},'metadata':{'team':'x'},'platform':{'os':'linux','arch':'amd64'}}",
 	      look_full);
 #endif
