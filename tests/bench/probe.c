@@ -3,6 +3,7 @@
  *
  *   probe exec PROGRAM [ARG...]         fork, exec, wait: the floor of every command
  *   probe http HOST PORT TOKEN BODY     POST /command on one kept connection, until the stream ends
+ *   probe code HOST PORT TOKEN BODY     the same of POST /code
  *   probe first HOST PORT TOKEN BODY    the same, until the first output has come
  *   probe load HOST PORT TOKEN BODY CLIENTS COUNT
  *                                       COUNT commands by CLIENTS connections at once
@@ -324,7 +325,8 @@ int main(int argc, char **argv)
 		if (strcmp(mode, "get") == 0)
 			n = make_request(request, sizeof(request), "GET", argv[5], to, "");
 		else if (strcmp(mode, "put") != 0 && strcmp(mode, "exec") != 0)
-			n = make_request(request, sizeof(request), "POST", "/command", to, argv[5]);
+			n = make_request(request, sizeof(request), "POST",
+					 strcmp(mode, "code") == 0 ? "/code" : "/command", to, argv[5]);
 		if (strcmp(mode, "exec") != 0 && strcmp(mode, "load") != 0)
 			fd = connect_to(to[0], to[1]);
 	}
@@ -334,7 +336,7 @@ int main(int argc, char **argv)
 		uint64_t start = now_usec(), end = 0;
 		if (strcmp(mode, "exec") == 0 && argc > 2)
 			run_program(argv + 2);
-		else if (strcmp(mode, "http") == 0 && n)
+		else if ((strcmp(mode, "http") == 0 || strcmp(mode, "code") == 0) && n)
 			(void)exchange(fd, request, n, NULL);
 		else if (strcmp(mode, "first") == 0 && n)
 			end = exchange(fd, request, n, "\"stdout\"");
