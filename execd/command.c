@@ -488,6 +488,8 @@ static int command_spawn(struct command *c, struct launch *l, const struct comma
 	l->spawn.fds[1] = (struct spawn_fd){error, STDERR_FILENO};
 	l->spawn.fds[2] = (struct spawn_fd){in, STDIN_FILENO};
 	l->spawn.fds_n = in >= 0 ? 3 : 2;
+	for (size_t i = 0; i < spec->extra_n; i++)
+		l->spawn.fds[l->spawn.fds_n++] = spec->extra[i];
 	if (spec->room)
 		r = room_spawn(spec->room, &c->child, &l->spawn, command_exited, err);
 	else

@@ -30,6 +30,8 @@ struct command_spec {
 	uid_t uid;
 	gid_t gid;
 	struct room *room;	      /* where it runs, with the room's ids; NULL: in the container */
+	const struct spawn_fd *extra; /* more descriptors, borrowed */
+	size_t extra_n;
 	const struct env_filter *env; /* what it sees of the agent's environment; NULL: all */
 };
 

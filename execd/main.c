@@ -163,6 +163,7 @@ static int agent_build(struct agent *a, struct err *err)
 		.init = a->options.init, .entrypoint = a->options.entrypoint, .stop = agent_stop, .arg = a};
 	e->token = a->options.token;
 	e->env_file = (char *)a->options.env_file;
+	e->isolation_root = a->options.isolation_root;
 	e->kernel_spares = a->options.kernel_spares;
 	e->kernel_idle_ms = a->options.kernel_idle_ms;
 

@@ -29,6 +29,7 @@ enum flag_id {
 	FLAG_KERNEL_IDLE,
 	FLAG_CONFINEMENT,
 	FLAG_PROFILES,
+	FLAG_ISOLATION,
 	FLAG_INIT,
 	FLAG_CLAIM_FD,
 	FLAG_ANNOUNCE,
@@ -68,6 +69,9 @@ static const struct flag flags[] = {
 	 "(EXECD_CONFINEMENT; off)"},
 	{"seccomp-profiles", FLAG_PROFILES, "NAME=FILE,..", false,
 	 "OCI seccomp profiles that can be named (EXECD_SECCOMP_PROFILES)"},
+	{"isolation-upper-root", FLAG_ISOLATION, "DIR", false,
+	 "where isolated sessions keep the layers of their overlays (EXECD_ISOLATION_UPPER_ROOT; "
+	 "/var/lib/execd/isolation)"},
 	{"init", FLAG_INIT, NULL, false, "be the init process; what follows \"--\" is the entrypoint"},
 	{"claim-fd", FLAG_CLAIM_FD, "FD", false,
 	 "be a spare: wait until this descriptor says entrypoint, environment and token"},
@@ -272,6 +276,9 @@ static int apply(struct options *o, const struct flag *flag, const char *name, c
 	case FLAG_PROFILES:
 		o->profiles = *value ? value : NULL;
 		return 0;
+	case FLAG_ISOLATION:
+		o->isolation_root = *value ? value : NULL;
+		return 0;
 	case FLAG_INIT:
 		o->init = true;
 		return 0;
@@ -358,7 +365,8 @@ static int parse_environment(struct options *o, struct err *err)
 	const char *token = getenv("EXECD_ACCESS_TOKEN"), *log_file = getenv("EXECD_LOG_FILE"),
 		   *env_file = getenv(ENV_FILE_VAR), *grace = getenv("EXECD_API_GRACE_SHUTDOWN"),
 		   *spares = getenv("EXECD_KERNEL_SPARES"), *idle = getenv("EXECD_KERNEL_IDLE_TIMEOUT"),
-		   *confinement = getenv("EXECD_CONFINEMENT"), *profiles = getenv("EXECD_SECCOMP_PROFILES");
+		   *confinement = getenv("EXECD_CONFINEMENT"), *profiles = getenv("EXECD_SECCOMP_PROFILES"),
+		   *isolation = getenv("EXECD_ISOLATION_UPPER_ROOT");
 	int r = listen_fds(o, err);
 	if (r >= 0 && token)
 		r = set_token(o, token, err);
@@ -370,6 +378,8 @@ static int parse_environment(struct options *o, struct err *err)
 		r = parse_duration("EXECD_KERNEL_IDLE_TIMEOUT", idle, &o->kernel_idle_ms, err);
 	if (confinement && *confinement)
 		o->confinement = confinement;
+	if (isolation && *isolation)
+		o->isolation_root = isolation;
 	if (profiles && *profiles)
 		o->profiles = profiles;
 	if (log_file && *log_file)

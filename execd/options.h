@@ -30,6 +30,8 @@ struct options {
 	enum log_level log_level;
 	const char *log_file;
 
+	const char *isolation_root; /* see execd.h */
+
 	uint64_t grace_ms;	 /* for commands to end when the agent is told to stop */
 	unsigned kernel_spares;	 /* see execd.h */
 	uint64_t kernel_idle_ms; /* see execd.h */

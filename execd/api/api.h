@@ -46,7 +46,7 @@ void run_end_message(const struct run_end *end, char *out, size_t size);
  */
 int clerk_main(int socket);
 /* isolated.c, isolated_run.c, isolated_files.c */
-http_handler_fn isolated_files_any;
+http_handler_fn isolated_files_any, isolated_oneshot_post;
 http_handler_fn isolated_post, isolated_get_one, isolated_delete_one, isolated_list_get,
 	isolated_capabilities_get;
 http_handler_fn isolated_run_post, isolated_run_status_get, isolated_run_logs_get;

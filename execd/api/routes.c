@@ -77,6 +77,7 @@ const struct http_route execd_routes[] = {
 
 	{"GET", "/v1/isolated/capabilities", isolated_capabilities_get, HTTP_BODY_NONE, false},
 	{"GET", "/v1/isolated/sessions", isolated_list_get, HTTP_BODY_NONE, false},
+	{"POST", "/v1/isolated/run", isolated_oneshot_post, HTTP_BODY_JSON, false},
 	{"POST", "/v1/isolated/session", isolated_post, HTTP_BODY_JSON, false},
 	{"GET", "/v1/isolated/session/{id}", isolated_get_one, HTTP_BODY_NONE, false},
 	{"DELETE", "/v1/isolated/session/{id}", isolated_delete_one, HTTP_BODY_NONE, false},

@@ -18,6 +18,7 @@
 #include "execd/command.h"
 #include "execd/execd.h"
 #include "execd/isolated/history.h"
+#include "execd/isolated/oneshot.h"
 #include "execd/isolated/probe.h"
 #include "execd/run.h"
 #include "execd/session.h"
@@ -62,6 +63,7 @@ struct isolateds {
 	struct execd *execd;
 	struct rooms *rooms;
 	struct sessions *sessions;
+	struct oneshots *oneshots;
 	struct map by_key;
 	struct list all;
 };
@@ -467,6 +469,11 @@ void isolated_resume(struct isolated *s)
 
 /* ---- all of them --------------------------------------------------------------------------- */
 
+struct oneshots *isolateds_oneshots(struct isolateds *is)
+{
+	return is->oneshots;
+}
+
 struct rooms *isolateds_rooms(struct isolateds *is)
 {
 	return is->rooms;
@@ -478,9 +485,13 @@ int isolateds_new(struct execd *execd, struct isolateds **ret)
 	int r = is ? rooms_new(execd, &is->rooms) : -ENOMEM;
 	if (r >= 0)
 		r = sessions_new(execd, ISOLATED_MAX, &is->sessions);
+	if (r >= 0)
+		r = oneshots_new(execd, is->rooms, &is->oneshots);
 	if (r < 0) {
-		if (is)
+		if (is) {
+			sessions_free(is->sessions);
 			rooms_free(is->rooms);
+		}
 		free(is);
 		return r;
 	}
@@ -495,6 +506,7 @@ void isolateds_free(struct isolateds *is)
 	if (!is)
 		return;
 	probe_forget();
+	oneshots_free(is->oneshots);
 	list_foreach_safe (node, &is->all)
 		isolated_delete(list_entry(node, struct isolated, link), NULL, NULL);
 	sessions_free(is->sessions);

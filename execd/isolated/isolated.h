@@ -16,6 +16,7 @@
 struct execd;
 struct isolated;  /* one session */
 struct isolateds; /* all of them */
+struct oneshots;
 struct run;
 
 #define ISOLATED_MAX		 4096
@@ -26,6 +27,9 @@ int isolateds_new(struct execd *execd, struct isolateds **ret);
 void isolateds_free(struct isolateds *is);
 /* The rooms of all sessions; whoever needs one of his own (a probe, a one-shot run) makes it here. */
 struct rooms *isolateds_rooms(struct isolateds *is);
+
+/* Calls in rooms of their own (oneshot.h). */
+struct oneshots *isolateds_oneshots(struct isolateds *is);
 
 /* Borrowed until isolated_create() returns, but for echo and env.keys, which are shared. */
 struct isolated_spec {

@@ -66,7 +66,17 @@ static void answer_arrived(struct rooms *rooms, const struct wire_answer *a)
 	}
 }
 
-/* What it was still to do is not going to be done. */
+static struct room *next_lost(struct rooms *rooms)
+{
+	list_foreach_safe (node, &rooms->all) {
+		struct room *room = list_entry(node, struct room, link);
+		if (room->lost)
+			return room;
+	}
+	return NULL;
+}
+
+/* What it was still to do goes to the next one, once, or is not done. */
 void nursery_lost(struct rooms *rooms)
 {
 	const struct wire_answer lost = {.pid = -EPIPE};
@@ -77,16 +87,14 @@ void nursery_lost(struct rooms *rooms)
 	child_forget(&rooms->nursery);
 	while (!list_empty(&rooms->orders))
 		order_answered(list_entry(rooms->orders.next, struct order, link), &lost);
-	for (bool again = true; again;) {
-		again = false;
-		list_foreach_safe (node, &rooms->all) {
-			struct room *room = list_entry(node, struct room, link);
-			if (room->born)
-				continue;
+	list_foreach_safe (node, &rooms->all) {
+		struct room *room = list_entry(node, struct room, link);
+		room->lost = !room->born;
+	}
+	for (struct room *room; (room = next_lost(rooms));) {
+		room->lost = false;
+		if (rooms->closing || !room_send_again(room))
 			room_born(room, -EPIPE);
-			again = true;
-			break;
-		}
 	}
 }
 

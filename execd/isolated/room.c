@@ -432,14 +432,38 @@ static int room_limits(struct room *room, const struct room_spec *spec, uid_t ui
 }
 
 /* Sends the plan and the init's end of the socket. */
+static int room_send(struct room *room, struct err *err)
+{
+	_cleanup_close_ int theirs = -EBADF;
+	int pair[2], r;
+	loop_io_del(&room->io);
+	fd_close(&room->socket);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(err, "RUNTIME_ERROR", errno, "open a socket");
+	room->socket = pair[0];
+	theirs = pair[1];
+	r = loop_io_add(room->rooms->execd->loop, &room->io, room->socket, EPOLLIN, room_event);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "watch a socket");
+	const int fds[] = {theirs, room->listener.child_socket};
+	return nursery_tell(room->rooms, &room->plan, fds, fds[1] < 0 ? 1 : 2, err);
+}
+
+/* The nursery has died with the order: once more to the next one. */
+bool room_send_again(struct room *room)
+{
+	if (room->again || room->killed)
+		return false;
+	room->again = true;
+	return room_send(room, NULL) >= 0;
+}
+
 static int room_order(struct room *room, const struct room_spec *spec, struct err *err)
 {
 	struct accounts *accounts = NULL;
 	_cleanup_free_ gid_t *groups = NULL;
-	_cleanup_close_ int theirs = -EBADF;
 	struct room_place place = {.tag = room->tag, .name = room->id};
 	struct room_spec own = *spec;
-	int pair[2];
 	int r = find_userns(spec, &place.userns, err);
 	if (r < 0)
 		return r;
@@ -468,17 +492,7 @@ static int room_order(struct room *room, const struct room_spec *spec, struct er
 	place.confine = confine_plan(room->confine);
 	if (r >= 0)
 		r = plan_room(&own, &place, &room->plan, err);
-	if (r < 0)
-		return r;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return err_sys(err, "RUNTIME_ERROR", errno, "open a socket");
-	room->socket = pair[0];
-	theirs = pair[1];
-	r = loop_io_add(room->rooms->execd->loop, &room->io, room->socket, EPOLLIN, room_event);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "watch a socket");
-	const int fds[] = {theirs, room->listener.child_socket};
-	return nursery_tell(room->rooms, &room->plan, fds, fds[1] < 0 ? 1 : 2, err);
+	return r < 0 ? r : room_send(room, err);
 }
 
 int room_new(struct rooms *rooms, const struct room_spec *spec, const struct room_events *events, void *arg,
@@ -546,6 +560,7 @@ void rooms_free(struct rooms *rooms)
 {
 	if (!rooms)
 		return;
+	rooms->closing = true;
 	nursery_lost(rooms);
 	list_foreach_safe (node, &rooms->all) {
 		struct room *room = list_entry(node, struct room, link);

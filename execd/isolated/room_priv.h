@@ -26,7 +26,7 @@ struct room {
 	unsigned refs;
 	char id[ROOM_ID_LEN + 1];
 	enum room_state state;
-	bool born, killed, held; /* held: the loop's own reference */
+	bool born, killed, lost, again, held; /* held: the loop's own reference */
 	uint64_t tag;
 	int socket;
 	struct loop_io io;
@@ -55,6 +55,7 @@ struct room {
 struct rooms {
 	struct execd *execd;
 	struct list all, orders;
+	bool closing;
 	struct child nursery;
 	int socket; /* to it; -EBADF: there is none */
 	struct loop_io io;
@@ -86,6 +87,8 @@ void hosted_ended(struct child *c, int wstatus, const struct rusage *usage);
 
 /* Its init has been cloned (pid), or has not (-errno). */
 void room_born(struct room *room, int pid);
+/* The nursery is gone, and knew of it: false when it is not worth another try. */
+bool room_send_again(struct room *room);
 
 /* ---- clerk.c --------------------------------------------------------------------------- */
 

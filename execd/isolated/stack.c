@@ -127,6 +127,11 @@ int stack_root_open(struct execd *execd, struct stack_root **ret, struct err *er
 	root->execd = execd;
 	root->lock_fd = -EBADF;
 	(void)snprintf(own, sizeof(own), "/var/tmp/execd-isolation-%u", geteuid());
+	if (execd->isolation_root && execd->isolation_root[0] != '/') {
+		free(root);
+		return err_set(err, ERR_INVALID, "RUNTIME_ERROR", EINVAL,
+			       "--isolation-upper-root: '%s' is not an absolute path", execd->isolation_root);
+	}
 	int r = make_own(root, execd->isolation_root ? execd->isolation_root : STACK_ROOT_DEFAULT);
 	if (r < 0 && !execd->isolation_root)
 		r = make_own(root, own);

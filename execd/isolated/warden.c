@@ -242,8 +242,8 @@ static int child_main(void *arg)
 	for (int fd = 0; fd < 3; fd++) {
 		if (seen & 1U << fd)
 			continue;
-		int null_fd = open("/dev/null", O_RDWR);
-		if (null_fd < 0 || (null_fd != fd && dup2(null_fd, fd) < 0))
+		int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (null_fd < 0 || dup2(null_fd, fd) < 0 || (null_fd == fd && fcntl(fd, F_SETFD, 0) < 0))
 			_exit(CANNOT_EXEC);
 	}
 	/* The directory may have gone with a change of the files: then the room's own. */

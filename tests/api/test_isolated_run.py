@@ -1,0 +1,127 @@
+"""POST /v1/isolated/run: one call in a room of its own."""
+
+import os
+import shutil
+import threading
+
+import pytest
+
+needs_python = pytest.mark.skipif(shutil.which("python3") is None, reason="there is no python3 here")
+RUN = "/v1/isolated/run"
+
+
+def call(execd, **fields):
+    response = execd.http.post(RUN, json=fields)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@needs_python
+def test_a_function_gets_its_event_and_returns_a_value(execd):
+    code = "def handler(event):\n    print('seen', event['n'])\n    return {'twice': event['n'] * 2, 'ü': None}"
+    for n in (1, 2, 3):  # the first is cold, the others may find a Python that waits
+        answer = call(execd, code=code, event={"n": n})
+        assert answer["result"] == {"twice": 2 * n, "ü": None}
+        assert answer["stdout"] == f"seen {n}\n" and answer["exit_code"] == 0
+
+
+@needs_python
+def test_another_name_and_a_file(execd, tmp_path):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "helper.py").write_text("value = 7\n")
+    (folder / "app.py").write_text("import helper\ndef main(event):\n    return [event, helper.value]\n")
+    answer = call(execd, path=f"{folder}/app.py", handler="main", event="x",
+                  workspace={"path": str(folder), "mode": "ro"})
+    assert answer["result"] == ["x", 7]
+
+
+@needs_python
+def test_an_exception_is_told(execd):
+    answer = call(execd, code="def handler(event):\n    raise ValueError('no such thing')")
+    assert answer["error"]["ename"] == "ValueError" and answer["error"]["evalue"] == "no such thing"
+    assert "result" not in answer and answer["exit_code"] == 1
+    assert call(execd, code="x = 1")["error"]["ename"] == "NameError"
+    assert call(execd, code="def handler(event")["error"]["ename"] == "SyntaxError"
+    assert call(execd, code="def handler(event):\n    return {1, 2}")["error"]["ename"] == "TypeError"
+    assert call(execd, code="import sys\ndef handler(event):\n    sys.exit(3)")["exit_code"] == 3
+
+
+@needs_python
+def test_calls_leave_nothing_to_each_other(execd):
+    code = """
+import os
+def handler(event):
+    seen = os.listdir('/tmp'), os.path.exists('/dev/shm/left')
+    open('/tmp/left', 'w').close(); open('/dev/shm/left', 'w').close()
+    if os.fork() == 0:
+        os.setsid()
+        import time
+        time.sleep(1000)
+    return seen
+"""
+    for _ in range(4):
+        assert call(execd, code=code)["result"] == [[], False]
+
+
+@needs_python
+def test_too_long_a_result_is_none(execd):
+    answer = call(execd, code="def handler(event):\n    return 'x' * (5 << 20)")
+    assert "result" not in answer and answer["exit_code"] == 1 and "longer" in answer["stderr"]
+
+
+def test_a_command_gets_its_event_on_standard_input(execd):
+    answer = call(execd, command="cat; echo problem >&2; echo $X; exit 3", event={"a": [1]}, envs={"X": "y"})
+    assert answer["stdout"] == '{"a":[1]}y\n' and answer["stderr"] == "problem\n" and answer["exit_code"] == 3
+
+
+def test_a_command_in_a_workspace(execd, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "f").write_text("below\n")
+    answer = call(execd, command="cat f; echo x > g; ls", workspace={"path": str(folder), "mode": "overlay"})
+    assert answer["stdout"].split() == ["below", "f", "g"] and os.listdir(folder) == ["f"]
+
+
+def test_a_timeout_ends_everything(execd):
+    answer = call(execd, command="echo begun; sleep 1000 & sleep 1000", timeout_seconds=1)
+    assert answer["timed_out"] and answer["stdout"] == "begun\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"code": "x", "command": "y"}, {"command": "true", "timeout_seconds": -1}, {"code": 5},
+     {"code": "x", "envs": {"A": "b"}}, {"command": "true", "profile": "loose"}],
+)
+def test_what_is_wrong_is_400(execd, fields):
+    assert execd.http.post(RUN, json=fields).status_code == 400
+
+
+@needs_python
+def test_many_clients(execd):
+    wrong = []
+
+    def work(client, base):
+        for n in range(base, base + 5):
+            answer = client.post(RUN, json={"code": "def handler(event):\n    return event + 1", "event": n}).json()
+            if answer.get("result") != n + 1:
+                wrong.append(answer)
+
+    clients = [execd.client(headers={"X-EXECD-ACCESS-TOKEN": execd.token}, timeout=120) for _ in range(4)]
+    threads = [threading.Thread(target=work, args=(client, 100 * i)) for i, client in enumerate(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@needs_python
+def test_nothing_stays_behind(execd):
+    for _ in range(3):
+        call(execd, code="def handler(event):\n    return 1")
+    fds = len(os.listdir(f"/proc/{execd.pid}/fd"))
+    for _ in range(10):
+        call(execd, code="def handler(event):\n    return 1")
+        call(execd, command="sleep 1000 & true")
+    assert len(os.listdir(f"/proc/{execd.pid}/fd")) <= fds + 20  # rooms that wait are being made
