@@ -43,10 +43,15 @@ TESTS    := $(wildcard tests/unit/test_*.c tests/api/*.c)
 KERNELS  := $(filter-out %.md kernels/go/% kernels/bash/%,$(wildcard kernels/*/*.*)) kernels/bash/fork.so
 objects   = $(patsubst %,$O/%.o,$(basename $1))
 
+# The agent has to stay under 2 MB: of it, what is in no tight loop is made small.
+HOT   := $(patsubst %,execd/%.c,archive codec events feed file_copy file_list file_read file_write frame glob \
+	 graft grep output pump regex tar tree walk)
+small  = $(if $(SAN)$(FUZZER),,$(if $(filter-out $(HOT),$(filter execd/% seccomp/%,$1)),-Os))
+
 $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(call small,$<) -c $< -o $@
 
 # The agent carries its kernels: kernels/python/kernel.py is kernel_python_start .. kernel_python_end,
 # any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end; each a gzip file.
