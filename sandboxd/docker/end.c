@@ -23,21 +23,28 @@ static void tell_end(struct docker_box *b)
 		b->box->events->exited(b->box, &b->exit);
 }
 
-/* The last line that says something, as text: whatever runs inside may have written it. */
-static void take_last_line(struct docker_box *b, struct buf *in)
+/* True: *begin to begin + *n is the last line of out; it is cut off. */
+static bool last_line(struct buf *out, const char **begin, size_t *n)
 {
-	_cleanup_buf_ struct buf out = BUF_INIT(ENGINE_BODY_MAX), line = BUF_INIT(4 * sizeof(b->exit.detail));
+	while (out->len > 0 && strchr("\r\n\t ", out->data[out->len - 1]))
+		out->len--;
+	if (out->len == 0)
+		return false;
+	const uint8_t *newline = memrchr(out->data, '\n', out->len);
+	size_t at = newline ? (size_t)(newline - out->data) + 1 : 0;
+	*begin = (const char *)out->data + at;
+	*n = out->len - at;
+	out->len = at;
+	return true;
+}
+
+/* As text: whatever runs inside may have written it. */
+static void take_line(struct docker_box *b, const char *begin, size_t n)
+{
+	_cleanup_buf_ struct buf line = BUF_INIT(4 * sizeof(b->exit.detail));
 	const size_t size = sizeof(b->exit.detail);
 
-	(void)output_demux(in, &out);
-	while (out.len > 0 && strchr("\r\n\t ", out.data[out.len - 1]))
-		out.len--;
-	const uint8_t *begin = out.len ? memrchr(out.data, '\n', out.len) : NULL;
-	begin = begin ? begin + 1 : out.data;
-	size_t n = out.len - (size_t)(begin - out.data);
-	if (n >= strlen(ANNOUNCEMENT) && memcmp(begin, ANNOUNCEMENT, strlen(ANNOUNCEMENT)) == 0)
-		return; /* the agent's, and nobody's last words */
-	if (n == 0 || utf8_sanitize(&line, NULL, (const char *)begin, MIN(n, size - 1)) < 0)
+	if (utf8_sanitize(&line, NULL, begin, MIN(n, size - 1)) < 0)
 		return;
 	n = MIN(line.len, size - 1);
 	n -= utf8_incomplete_tail(line.data, n);
@@ -46,6 +53,21 @@ static void take_last_line(struct docker_box *b, struct buf *in)
 	for (char *c = b->exit.detail; *c; c++)
 		if ((unsigned char)*c < ' ')
 			*c = ' ';
+}
+
+/* The last line that says something. stdout and stderr may come in any order: the agent's may be behind. */
+static void take_last_line(struct docker_box *b, struct buf *in)
+{
+	_cleanup_buf_ struct buf out = BUF_INIT(ENGINE_BODY_MAX);
+	const char *begin;
+	size_t n;
+
+	(void)output_demux(in, &out);
+	while (last_line(&out, &begin, &n))
+		if (n < strlen(ANNOUNCEMENT) || memcmp(begin, ANNOUNCEMENT, strlen(ANNOUNCEMENT)) != 0) {
+			take_line(b, begin, n);
+			return;
+		}
 }
 
 static void on_last_words(void *arg, const struct engine_answer *a)
