@@ -93,10 +93,15 @@ struct runtime_spec {
 	const char *snapshot;	  /* to stand on, or NULL */
 	const char *token;	  /* that execd asks every request for, or NULL */
 	struct runtime_limits limits;
-	bool spare; /* execd waits for claim(), which brings entrypoint, env, token and limits */
-	const char *record;	       /* JSON from which a lost store is rebuilt; no secrets are in it */
+	bool spare;	    /* execd waits for claim(), which brings entrypoint, env, token and limits */
+	const char *record; /* JSON from which a lost store is rebuilt; no secrets are in it */
 	const struct volumes *volumes; /* opened, or NULL; a driver that keeps a descriptor duplicates it */
 };
+
+/* cut: there was more. result: 0, or -errno and text is NULL. */
+typedef void runtime_log_fn(void *arg, const struct buf *text, bool cut, int result);
+
+#define RUNTIME_LOG_MAX (256 * 1024) /* of a container's output, in its diagnostics */
 
 /* Something that a driver has and no box stands for. Strings are borrowed. */
 struct runtime_found {
@@ -142,9 +147,9 @@ struct runtime_ops {
 	/* Removes it, also one half made; done follows. -EBUSY: a sandbox stands on it. */
 	int (*snapshot_delete)(struct runtime *rt, const char *snapshot,
 			       void (*done)(void *arg, const char *snapshot), void *arg);
-	/* Appends the end of what the container has said; *ret_cut: there was more. -ENOENT: nothing is left.
-	 */
-	int (*log)(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut);
+	/* 0: fn is called with the end of what the container has said, now or from the loop. -ENOENT: nothing
+	 * is left. */
+	int (*log)(struct runtime *rt, const char *id, runtime_log_fn *fn, void *arg);
 	/* Appends what there is to say of its network, lines of text. -ENOENT: nothing. May be NULL. */
 	int (*network)(struct runtime *rt, const char *id, struct buf *out);
 	/* Names every sandbox of which the driver has anything: now, or from the loop whenever one is found.

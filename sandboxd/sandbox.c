@@ -334,10 +334,10 @@ int sandboxes_network(struct sandboxes *all, const char *id, struct buf *out)
 	return rt->ops->network ? rt->ops->network(rt, id, out) : -ENOENT;
 }
 
-int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut)
+int sandboxes_log(struct sandboxes *all, const char *id, runtime_log_fn *fn, void *arg)
 {
 	struct runtime *rt = all->env.runtime;
-	return rt->ops->log ? rt->ops->log(rt, id, out, ret_cut) : -ENOENT;
+	return rt->ops->log ? rt->ops->log(rt, id, fn, arg) : -ENOENT;
 }
 
 /* ---- the whole --------------------------------------------------------------------------- */

@@ -111,7 +111,7 @@ size_t sandboxes_pools(const struct sandboxes *all, size_t i, struct sandbox_poo
 
 /* What the driver has of the sandbox's own output, as of runtime_ops.log. */
 int sandboxes_network(struct sandboxes *all, const char *id, struct buf *out);
-int sandboxes_log(struct sandboxes *all, const char *id, struct buf *out, bool *ret_cut);
+int sandboxes_log(struct sandboxes *all, const char *id, runtime_log_fn *fn, void *arg);
 
 /* For reading: rows are rendered by the API. */
 struct store *sandboxes_store(struct sandboxes *all);

@@ -185,5 +185,8 @@ class Sandboxd(Daemon):
             for sandbox in self.http.get("/sandboxes", params={"pageSize": 200}).json().get("items", []):
                 self.http.delete(f"/sandboxes/{sandbox['id']}")
         super().stop()
+        if self.docker and self.docker.running():
+            self.docker.remove_snapshots()  # they outlive a test that does not remove them
+            assert not self.docker.containers(), self.logs()
         left = [line for line in open("/proc/self/mountinfo") if str(self.state) in line]
         assert not left, f"mounts left behind: {left}"

@@ -122,7 +122,7 @@ class Dockerd:
 
     # ---- images ------------------------------------------------------------------
 
-    def load(self, name, files, links=(), folders=("tmp", "root", "etc", "var/log", "usr/share/doc")):
+    def load(self, name, files, links=(), folders=("tmp", "root", "etc", "srv", "var/log", "usr/share/doc", "usr/local/bin")):
         """An image from nothing: files {path: (content, mode)}."""
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as tar:
@@ -148,11 +148,11 @@ class Dockerd:
         applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
         links = [(f"bin/{applet}", "busybox") for applet in applets if applet != "busybox"]
         self.load(NAMES[0], {"bin/busybox": (Path(busybox).read_bytes(), 0o755),
-                             "etc/passwd": (PASSWD.encode(), 0o644)}, links)
+                             "etc/passwd": (PASSWD.encode(), 0o644), "etc/debian_version": (b"12\n", 0o644)}, links)
         for name in NAMES[1:]:
             repo, tag = name.split(":")
             self.http.post(f"/images/{NAMES[0]}/tag", params={"repo": repo, "tag": tag}).raise_for_status()
-        self.load(BARE, {"prog": (Path(busybox).read_bytes(), 0o755)}, folders=())
+        self.load(BARE, {"busybox": (Path(busybox).read_bytes(), 0o755)}, folders=())
 
     # ---- what it has ---------------------------------------------------------------
 
@@ -165,7 +165,15 @@ class Dockerd:
 
     def snapshots(self):
         images = self.http.get("/images/json", params={"all": 1}).json()
-        return [tag for image in images for tag in image.get("RepoTags") or [] if tag.startswith("sandboxd-snapshot:")]
+        tags = [tag.split(":") for image in images for tag in image.get("RepoTags") or []]
+        return [tag for repo, tag in tags if repo == "sandboxd-snapshot"]
+
+    def remove_snapshots(self):
+        for snapshot in self.snapshots():
+            self.http.delete(f"/images/sandboxd-snapshot:{snapshot}")
+
+    def running(self):
+        return self.process.poll() is None
 
     def volumes(self):
         return [volume["Name"] for volume in self.http.get("/volumes").json()["Volumes"] or []]

@@ -19,6 +19,8 @@
 #define WARNING_MAX 160
 
 struct report {
+	struct http_req *req; /* NULL: the client has gone */
+	const char *kind, *scope;
 	struct buf text;
 	bool cut;
 	char warning[WARNING_MAX]; /* or "" */
@@ -73,26 +75,20 @@ static int add_events(const struct lifecycle *l, const char *id, struct report *
 	return e;
 }
 
-static void add_log(const struct lifecycle *l, const char *id, struct report *r)
+static void warn_of_log(struct report *r, int e)
 {
-	bool cut = false;
-
-	int e = sandboxes_log(l->sandboxes, id, &r->text, &cut);
-	r->cut |= cut;
-	if (e < 0)
-		(void)snprintf(r->warning, sizeof(r->warning), "the container's log: %s",
-			       e == -ENOENT ? "there is none, or it went with the sandbox" : strerror(-e));
+	(void)snprintf(r->warning, sizeof(r->warning), "the container's log: %s",
+		       e == -ENOENT ? "there is none, or it went with the sandbox" : strerror(-e));
 }
 
-static int reply(struct http_req *req, const char *kind, const char *scope, struct report *r, struct err *err)
+static int write_reply(const struct report *r, struct buf *b, struct err *err)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT(REPLY_MAX);
-	struct jw w = JW_INIT(&b);
+	struct jw w = JW_INIT(b);
 
 	jw_obj_begin(&w);
-	jw_kstr(&w, "sandboxId", http_param(req, "id"));
-	jw_kstr(&w, "kind", kind);
-	jw_kstr(&w, "scope", scope);
+	jw_kstr(&w, "sandboxId", http_param(r->req, "id"));
+	jw_kstr(&w, "kind", r->kind);
+	jw_kstr(&w, "scope", r->scope);
 	jw_kstr(&w, "delivery", "inline");
 	jw_kstr(&w, "contentType", "text/plain; charset=utf-8");
 	jw_key(&w, "content");
@@ -105,10 +101,71 @@ static int reply(struct http_req *req, const char *kind, const char *scope, stru
 		jw_arr_end(&w);
 	}
 	jw_obj_end(&w);
-	if (b.failed)
-		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM,
-			       "the answer is too large");
-	http_reply_buf(req, 200, "application/json", &b);
+	return b->failed ? err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM,
+				   "the answer is too large")
+			 : 0;
+}
+
+static void report_free(struct report *r)
+{
+	buf_done(&r->text);
+	free(r);
+}
+
+static void reply(struct report *r)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT(REPLY_MAX);
+	struct err err;
+
+	if (r->req && write_reply(r, &b, &err) < 0)
+		http_reply_err(r->req, &err);
+	else if (r->req)
+		http_reply_buf(r->req, 200, "application/json", &b);
+	report_free(r);
+}
+
+static void on_log(void *arg, const struct buf *text, bool cut, int result)
+{
+	struct report *r = arg;
+
+	if (text)
+		(void)buf_append(&r->text, text->data, text->len);
+	r->cut |= cut;
+	if (result < 0)
+		warn_of_log(r, result);
+	reply(r);
+}
+
+static void on_gone(struct http_req *req)
+{
+	struct report *r = http_data(req);
+	r->req = NULL;
+}
+
+static int collect(struct report *r, bool logs, struct err *err)
+{
+	const struct lifecycle *l = http_app(r->req);
+	const char *id = http_param(r->req, "id");
+	bool all = strcmp(r->scope, "all") == 0, container = strcmp(r->scope, "container") == 0;
+	bool lifecycle = strcmp(r->scope, "lifecycle") == 0 || (!logs && strcmp(r->scope, "runtime") == 0);
+
+	int e = store_get(sandboxes_store(l->sandboxes), id, exists, NULL, err);
+	if (e == 0 && (all || lifecycle))
+		e = add_events(l, id, r, err);
+	if (e < 0)
+		return e;
+	if (logs && (all || container)) {
+		http_set_data(r->req, r);
+		http_on_gone(r->req, on_gone);
+		e = sandboxes_log(l->sandboxes, id, on_log, r);
+		if (e == 0)
+			return 0; /* on_log answers, or has answered */
+		warn_of_log(r, e);
+	} else if (!all && !lifecycle) {
+		(void)snprintf(r->warning, sizeof(r->warning), "nothing is collected for %s of scope '%s'",
+			       r->kind, r->scope);
+	}
+	reply(r);
 	return 0;
 }
 
@@ -116,9 +173,7 @@ static int diagnose(struct http_req *req, const char *kind, bool logs, struct er
 {
 	static const char *const scopes[] = {"container", "lifecycle", "runtime",
 					     "network",	  "process",   "all"};
-	const struct lifecycle *l = http_app(req);
-	const char *id = http_param(req, "id"), *scope = http_query(req, "scope");
-	struct report report = {.text = BUF_INIT(TEXT_MAX)};
+	const char *scope = http_query(req, "scope");
 	bool known = false;
 
 	for (size_t i = 0; scope && i < ARRAY_SIZE(scopes); i++)
@@ -128,21 +183,13 @@ static int diagnose(struct http_req *req, const char *kind, bool logs, struct er
 			err, ERR_INVALID, INVALID, EINVAL,
 			"scope: '%.32s' is none of container, lifecycle, runtime, network, process, all",
 			scope ? scope : "");
-	int r = store_get(sandboxes_store(l->sandboxes), id, exists, NULL, err);
-	bool all = strcmp(scope, "all") == 0, container = strcmp(scope, "container") == 0;
-	bool lifecycle = strcmp(scope, "lifecycle") == 0 || (!logs && strcmp(scope, "runtime") == 0);
-	if (r == 0 && (all || lifecycle))
-		r = add_events(l, id, &report, err);
-	if (r == 0 && logs && (all || container))
-		add_log(l, id, &report);
-	bool network = (all || strcmp(scope, "network") == 0) &&
-		       sandboxes_network(l->sandboxes, id, &report.text) == 0;
-	if (r == 0 && !all && !lifecycle && !network && !(logs && container))
-		(void)snprintf(report.warning, sizeof(report.warning),
-			       "nothing is collected for %s of scope '%s'", kind, scope);
-	if (r == 0)
-		r = reply(req, kind, scope, &report, err);
-	buf_done(&report.text);
+	struct report *report = calloc(1, sizeof(*report));
+	if (!report)
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+	*report = (struct report){.req = req, .kind = kind, .scope = scope, .text = BUF_INIT(TEXT_MAX)};
+	int r = collect(report, logs, err);
+	if (r < 0)
+		report_free(report);
 	return r;
 }
 

@@ -51,6 +51,7 @@ void docker_box_free(struct docker_box *b)
 	wipe(&b->auth);
 	explicit_bzero(b->token, sizeof(b->token));
 	free(b->image);
+	config_free_list(b->needed);
 	free(b);
 }
 

@@ -11,13 +11,15 @@
 #include "sandboxd/config.h"
 #include "sandboxd/docker/engine.h"
 #include "sandboxd/runtime.h"
+#include "sandboxd/volume.h"
 
 #define LABEL		 "opensandbox.io/"
 #define LABEL_ID	 LABEL "id"
-#define LABEL_OWNER	 LABEL "owner"	  /* which sandboxd: of its state directory */
-#define LABEL_AGENT	 LABEL "agent"	  /* which folder of agents/ is mounted in it */
-#define LABEL_RECORD	 LABEL "record"	  /* from which a lost store is rebuilt */
-#define LABEL_SNAPSHOT	 LABEL "snapshot" /* it stands on */
+#define LABEL_OWNER	 LABEL "owner"	   /* which sandboxd: of its state directory */
+#define LABEL_AGENT	 LABEL "agent"	   /* which folder of agents/ is mounted in it */
+#define LABEL_RECORD	 LABEL "record"	   /* from which a lost store is rebuilt */
+#define LABEL_EPHEMERAL	 LABEL "ephemeral" /* of a volume: it goes with the last that uses it */
+#define LABEL_SNAPSHOT	 LABEL "snapshot"  /* it stands on */
 #define CONTAINER_NAME	 "sandbox-%s"
 #define SNAPSHOT_REPO	 "sandboxd-snapshot"
 #define START_CODE	 "DOCKER::SANDBOX_START_FAILED"
@@ -47,15 +49,18 @@ struct docker {
 	enum link_state link;
 	struct err why;	      /* LINK_DOWN */
 	struct list removals; /* of snapshots */
+	struct list logs;     /* being read for somebody */
 	struct engine_call *ping, *events, *list, *images;
-	bool list_again, images_again;
+	struct engine_call *sweep;
+	bool list_again, images_again, sweep_again;
 	struct loop_timer retry;
 	unsigned retry_ms;
 	struct runtime_finder finder;
 };
 
 enum phase {
-	BOX_WAITING, /* for the first answer of the daemon */
+	BOX_WAITING,  /* for the first answer of the daemon */
+	BOX_CHECKING, /* whether the volumes are there that must be */
 	BOX_CREATING,
 	BOX_PULLING,
 	BOX_TOKEN,
@@ -101,6 +106,9 @@ struct docker_box {
 	struct runtime_exit exit;
 
 	bool freezing, freeze_on, freeze_waits;
+	char **needed; /* named volumes that must be there already */
+	size_t needed_n, needed_at;
+	bool has_volumes, sub_paths;
 	char taking[RUNTIME_ID_MAX]; /* the snapshot that is being taken of it, or "" */
 };
 
@@ -125,6 +133,7 @@ int docker_create(struct runtime *rt, struct runtime_box *box, const struct runt
 int docker_adopt(struct runtime *rt, struct runtime_box *box, const char *handle);
 /* The first step, once the daemon has answered. */
 void docker_box_begin(struct docker_box *b);
+void docker_container_create(struct docker_box *b);
 void docker_box_failed(struct docker_box *b, const struct err *err);
 
 /* end.c */
@@ -150,6 +159,16 @@ void docker_removals_free(struct docker *d);
 /* What freeze() had to wait with. */
 void docker_box_freeze_now(struct docker_box *b);
 
+/* volumes.c */
+/* Appends the mounts of the volumes. */
+int docker_volumes_mount(const struct docker *d, const struct volumes *volumes, json_t *mounts,
+			 struct err *err);
+int docker_volumes_take(struct docker_box *b, const struct volumes *volumes);
+/* The step before the container is created. */
+void docker_volumes_check(struct docker_box *b);
+/* Removes those that go when nobody uses them. */
+void docker_volumes_sweep(struct docker *d);
+
 /* spec.c */
 int spec_container(const struct docker *d, const struct runtime_box *box, const struct runtime_spec *spec,
 		   char **ret, struct err *err);
@@ -169,3 +188,5 @@ int docker_link_check(const struct docker *d, struct err *err);
 /* Takes whole frames of a multiplexed stream from in and appends what they carry to out, as far as it has
  * room. -EBADMSG. */
 int output_demux(struct buf *in, struct buf *out);
+int docker_log(struct runtime *rt, const char *id, runtime_log_fn *fn, void *arg);
+void docker_logs_free(struct docker *d);

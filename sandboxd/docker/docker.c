@@ -105,6 +105,7 @@ static void docker_free(struct runtime *rt)
 	list_foreach_safe (l, &d->boxes)
 		docker_box_free(list_entry(l, struct docker_box, link));
 	docker_removals_free(d);
+	docker_logs_free(d);
 	loop_timer_del(&d->retry);
 	engine_free(d->engine);
 	free(d->seccomp);
@@ -120,6 +121,7 @@ static const struct runtime_ops ops = {
 	.snapshot = docker_snapshot,
 	.snapshot_delete = docker_snapshot_delete,
 	.destroy = docker_destroy,
+	.log = docker_log,
 	.leftovers = docker_leftovers,
 	.free = docker_free,
 };
@@ -137,6 +139,7 @@ int docker_new(const struct runtime_env *env, const struct config *config, struc
 	d->config = config;
 	list_init(&d->boxes);
 	list_init(&d->removals);
+	list_init(&d->logs);
 	name_owner(d);
 	int r = engine_new(env->loop, address && *address ? address : ADDRESS_DEFAULT,
 			   config->docker.api_timeout_s, &d->engine, err);

@@ -168,6 +168,8 @@ static void on_removed(void *arg, const struct engine_answer *a)
 
 	b->call = NULL;
 	if (!a->err || a->status == 404) {
+		if (b->has_volumes)
+			docker_volumes_sweep(b->d);
 		docker_box_free(b);
 		box->events->destroyed(box);
 		return;
@@ -227,7 +229,7 @@ void docker_destroy(struct runtime *rt, struct runtime_box *box, bool force)
 			log_error("sandbox %s: destroy: out of memory", box->id);
 			return;
 		}
-		b->asked = true;
+		b->asked = b->has_volumes = true;
 	}
 	b->dying = true;
 	if (b->phase == BOX_REMOVING || must_wait(b, force))

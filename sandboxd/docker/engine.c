@@ -494,3 +494,9 @@ int engine_set_version(struct engine *e, const char *version)
 	(void)snprintf(e->version, sizeof(e->version), "%u.%u", major, minor);
 	return 0;
 }
+
+bool engine_has_minor(const struct engine *e, unsigned minor)
+{
+	unsigned major, has;
+	return sscanf(e->version, "%u.%u", &major, &has) == 2 && (major > 1 || has >= minor);
+}

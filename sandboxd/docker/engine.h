@@ -57,6 +57,8 @@ void engine_free(struct engine *e);
 const char *engine_address(const struct engine *e);
 /* "1.41": what paths begin with from now on. -EINVAL. */
 int engine_set_version(struct engine *e, const char *version);
+/* It is 1.MINOR or later. */
+bool engine_has_minor(const struct engine *e, unsigned minor);
 
 /* Events come from the loop. *ret (or NULL) is for engine_cancel() until done(). */
 int engine_call(struct engine *e, const struct engine_request *r, struct engine_call **ret, struct err *err);

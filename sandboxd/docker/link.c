@@ -45,7 +45,8 @@ static void link_down(struct docker *d, const struct err *why)
 	engine_cancel(&d->events);
 	engine_cancel(&d->list);
 	engine_cancel(&d->images);
-	d->list_again = d->images_again = false;
+	engine_cancel(&d->sweep);
+	d->list_again = d->images_again = d->sweep_again = false;
 	d->link = LINK_DOWN;
 	d->why = *why;
 	d->why.kind = ERR_UNAVAILABLE;
@@ -178,6 +179,8 @@ static void on_list(void *arg, const struct engine_answer *a)
 		docker_removals_begin(d);
 	if (first)
 		ask_snapshots(d);
+	if (first)
+		docker_volumes_sweep(d);
 	if (d->list_again)
 		ask_list(d);
 }

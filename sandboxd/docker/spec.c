@@ -112,16 +112,16 @@ static const char *const dropped[] = {
 	"SYS_MODULE",  "SYS_PTRACE", "SYS_TIME",  "SYS_TTY_CONFIG", NULL,
 };
 
-static json_t *host_json(const struct docker *d, const struct runtime_spec *spec)
+static json_t *host_json(const struct docker *d, const struct runtime_spec *spec, json_t *mounts)
 {
 	const struct config *c = d->config;
 	const struct runtime_limits *l = &spec->limits;
 	json_t *o = json_pack(
 		"{s:o, s:o, s:o, s:s, s:b, s:{s:s}, s:{s:s, s:{s:s}}}", "CapDrop",
 		strings(c->docker.drop_capabilities ? c->docker.drop_capabilities : (char *const *)dropped),
-		"SecurityOpt", security_json(d), "Mounts", mounts_json(d), "NetworkMode",
-		c->docker.network_mode, "Init", 0, "RestartPolicy", "Name", "no", "LogConfig", "Type",
-		"json-file", "Config", "max-size", LOG_MAX_SIZE);
+		"SecurityOpt", security_json(d), "Mounts", mounts, "NetworkMode", c->docker.network_mode,
+		"Init", 0, "RestartPolicy", "Name", "no", "LogConfig", "Type", "json-file", "Config",
+		"max-size", LOG_MAX_SIZE);
 
 	if (!on_host_network(c))
 		(void)json_object_set_new(o, "PortBindings", ports_json(c));
@@ -148,13 +148,19 @@ int spec_container(const struct docker *d, const struct runtime_box *box, const 
 {
 	char port[16];
 
+	json_t *mounts = mounts_json(d);
+	int r = docker_volumes_mount(d, spec->volumes, mounts, err);
+	if (r < 0) {
+		json_decref(mounts);
+		return r;
+	}
 	(void)snprintf(port, sizeof(port), "%d/tcp", EXECD_PORT_INSIDE);
 	json_t *image = spec->snapshot ? json_sprintf("%s:%s", SNAPSHOT_REPO, spec->snapshot)
 				       : json_string(spec->image.uri);
 	json_t *o = json_pack("{s:o, s:o, s:[], s:o, s:s, s:o, s:{s:{}}, s:{s:[s]}, s:o}", "Image", image,
 			      "Entrypoint", entrypoint_json(d, spec), "Cmd", "Env", env_json(d, spec),
 			      "Hostname", "sandbox", "Labels", labels_json(d, box, spec), "ExposedPorts",
-			      port, "Healthcheck", "Test", "NONE", "HostConfig", host_json(d, spec));
+			      port, "Healthcheck", "Test", "NONE", "HostConfig", host_json(d, spec, mounts));
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 
 	json_decref(o);

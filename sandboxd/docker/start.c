@@ -8,8 +8,6 @@
 #include "lib/log.h"
 #include "sandboxd/docker/box.h"
 
-static void create_container(struct docker_box *b);
-
 void docker_box_failed(struct docker_box *b, const struct err *err)
 {
 	engine_cancel(&b->attach);
@@ -272,7 +270,7 @@ static void on_pulled(void *arg, const struct engine_answer *a)
 		return;
 	}
 	b->box->pulled_usec = clock_mono_usec();
-	create_container(b);
+	docker_container_create(b);
 }
 
 static void pull(struct docker_box *b)
@@ -350,7 +348,7 @@ static void on_created(void *arg, const struct engine_answer *a)
 		attach(b);
 }
 
-static void create_container(struct docker_box *b)
+void docker_container_create(struct docker_box *b)
 {
 	char path[ENGINE_PATH_MAX];
 	const struct engine_request r = {
@@ -381,7 +379,7 @@ static void begin(struct loop_defer *soon)
 	if (docker_link_check(b->d, &err) < 0)
 		docker_box_failed(b, &err);
 	else
-		create_container(b);
+		docker_volumes_check(b);
 }
 
 void docker_box_begin(struct docker_box *b)
@@ -405,6 +403,8 @@ int docker_create(struct runtime *rt, struct runtime_box *box, const struct runt
 	(void)snprintf(b->snapshot, sizeof(b->snapshot), "%s", spec->snapshot ? spec->snapshot : "");
 	(void)snprintf(b->token, sizeof(b->token), "%s", spec->token ? spec->token : "");
 	r = spec_container(d, box, spec, &b->spec, err);
+	if (r == 0 && docker_volumes_take(b, spec->volumes) < 0)
+		r = err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
 	if (r == 0 && !spec->snapshot && !(b->image = strdup(spec->image.uri)))
 		r = err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
 	if (r == 0 && spec->image.username)
@@ -428,5 +428,6 @@ int docker_adopt(struct runtime *rt, struct runtime_box *box, const char *handle
 	(void)snprintf(b->container, sizeof(b->container), "%s", handle);
 	b->phase = BOX_RUNNING;
 	b->asked = b->told = true;
+	b->has_volumes = true; /* it may */
 	return 0;
 }

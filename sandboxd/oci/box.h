@@ -148,6 +148,6 @@ void box_teardown(struct oci_box *b);
 int oci_probe(struct runtime *rt, struct err *err);
 
 /* output.c */
-int oci_log(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut);
+int oci_log(struct runtime *rt, const char *id, runtime_log_fn *fn, void *arg);
 /* The last line that says something, as text: whatever runs inside may have written it. */
 void output_tail(const struct oci_box *b, char *out, size_t size);

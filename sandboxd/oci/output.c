@@ -11,8 +11,7 @@
 #include "lib/utf8.h"
 #include "sandboxd/oci/box.h"
 
-#define LOG_TAIL_MAX  2048
-#define LOG_SHOWN_MAX (256 * 1024) /* of a container's log, in its diagnostics */
+#define LOG_TAIL_MAX 2048
 
 void output_last_line(const char *path, char *out, size_t size)
 {
@@ -51,7 +50,7 @@ void output_tail(const struct oci_box *b, char *out, size_t size)
 	output_last_line(path, out, size);
 }
 
-int oci_log(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut)
+int oci_log(struct runtime *rt, const char *id, runtime_log_fn *fn, void *arg)
 {
 	char path[PATH_MAX];
 	struct stat st;
@@ -62,14 +61,15 @@ int oci_log(struct runtime *rt, const char *id, struct buf *out, bool *ret_cut)
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
-	off_t at = MAX(st.st_size - LOG_SHOWN_MAX, (off_t)0);
-	*ret_cut = at > 0;
-	int r = buf_reserve(out, LOG_SHOWN_MAX);
+	off_t at = MAX(st.st_size - RUNTIME_LOG_MAX, (off_t)0);
+	_cleanup_buf_ struct buf out = BUF_INIT(RUNTIME_LOG_MAX);
+	int r = buf_reserve(&out, RUNTIME_LOG_MAX);
 	if (r < 0)
 		return r;
-	ssize_t n = pread(fd, buf_tail(out), LOG_SHOWN_MAX, at);
+	ssize_t n = pread(fd, buf_tail(&out), RUNTIME_LOG_MAX, at);
 	if (n < 0)
 		return -errno;
-	out->len += (size_t)n;
+	out.len += (size_t)n;
+	fn(arg, &out, at > 0, 0);
 	return 0;
 }

@@ -106,6 +106,7 @@ def diagnostics(sandboxd, id, kind, scope):
     return told
 
 
+@pytest.mark.runtimes
 def test_logs(sandboxd):
     id = running(sandboxd, entrypoint=[
         "sh", "-c", "echo from the entrypoint; printf '\\377\\n'; mkfifo /tmp/p; echo >/tmp/p; sleep 1000"])

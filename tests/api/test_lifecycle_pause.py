@@ -79,6 +79,7 @@ def frozen(sandboxd, id):
     return False
 
 
+@pytest.mark.runtimes
 def test_pause_and_resume(sandboxd):
     id = running(sandboxd)
     sh(sandboxd, id, "echo kept >/tmp/file")
@@ -106,6 +107,7 @@ def test_pause_and_resume(sandboxd):
     nothing_left(sandboxd, id)
 
 
+@pytest.mark.runtimes
 def test_paused_before_it_runs(sandboxd):
     id = create(sandboxd)
     assert post(sandboxd, id, "pause").status_code == 202
@@ -114,6 +116,7 @@ def test_paused_before_it_runs(sandboxd):
     wait(sandboxd, id, "Running")
 
 
+@pytest.mark.runtimes
 def test_a_paused_one_is_deleted(sandboxd):
     id = running(sandboxd)
     pause(sandboxd, id)
@@ -121,6 +124,7 @@ def test_a_paused_one_is_deleted(sandboxd):
     nothing_left(sandboxd, id)
 
 
+@pytest.mark.runtimes
 @pytest.mark.parametrize("step", ["pause", "resume"])
 def test_deleted_in_between(sandboxd, step):
     ids = [running(sandboxd) for _ in range(4)]
@@ -134,6 +138,7 @@ def test_deleted_in_between(sandboxd, step):
     nothing_left(sandboxd, *ids)
 
 
+@pytest.mark.runtimes
 def test_a_paused_one_expires(sandboxd):
     id = running(sandboxd)
     pause(sandboxd, id)
@@ -154,6 +159,7 @@ def test_a_paused_one_is_killed_from_outside(sandboxd):
     assert post(sandboxd, id, "resume").status_code == 409
 
 
+@pytest.mark.runtimes
 def test_paused_over_a_crash(start_sandboxd):
     first = start_sandboxd()
     paused, other = running(first), running(first)
@@ -169,6 +175,7 @@ def test_paused_over_a_crash(start_sandboxd):
         assert sh(second, id, "echo alive") == "alive"
 
 
+@pytest.mark.runtimes
 def test_a_paused_one_outlives_the_server(start_sandboxd):
     first = start_sandboxd()
     id = running(first)
