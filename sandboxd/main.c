@@ -160,7 +160,8 @@ static int serve(struct sandboxd *d, struct err *err)
 	int fd = TAKE_FD(c->listen_fd);
 	bool given = fd >= 0;
 
-	d->lifecycle = (struct lifecycle){.config = c, .sandboxes = d->sandboxes, .loop = d->loop};
+	d->lifecycle =
+		(struct lifecycle){.config = c, .sandboxes = d->sandboxes, .loop = d->loop, .pool = d->pool};
 	int r = store_secret(d->store, "signing-key", d->lifecycle.sign_key, SIGN_KEY_DIGITS, err);
 	if (r == 0)
 		r = http_server_new(d->loop, &http, &d->http, err);

@@ -460,6 +460,14 @@ static int check_opened(const struct volume *v, const char *private_dir, struct 
 	return 0;
 }
 
+bool volumes_need_open(const struct volumes *all)
+{
+	for (size_t i = 0; i < all->n; i++)
+		if (all->list[i].kind == VOLUME_HOST)
+			return true;
+	return false;
+}
+
 int volumes_open(struct volumes *all, char *const *allowed, const char *private_dir, struct err *err)
 {
 	for (size_t i = 0; i < all->n; i++) {

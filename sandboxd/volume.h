@@ -51,6 +51,9 @@ struct volumes {
  */
 int volumes_parse(json_t *array, char *const *allowed, struct volumes *ret, struct err *err);
 
+/* There are host paths among them, to be opened before a driver sees them. */
+bool volumes_need_open(const struct volumes *v);
+
 /*
  * Opens the host paths; what is missing of one is made, a directory. Symbolic
  * links count only where they stay below the allowed path, and below the source

@@ -15,6 +15,7 @@ struct lifecycle {
 	const struct config *config;
 	struct sandboxes *sandboxes;
 	struct loop *loop;
+	struct pool *pool;
 	char sign_key[SIGN_KEY_DIGITS + 1]; /* of signed endpoints */
 };
 

@@ -80,9 +80,20 @@ static int parse_state(const char *word, unsigned *ret)
 
 /* ---- one sandbox ---------------------------------------------------------------- */
 
+/* A create that waits while a worker opens its volumes: a host path may be on a file system that hangs. */
+struct opening {
+	struct pool_job job;
+	struct http_req *req; /* NULL: it is gone */
+	const struct config *config;
+	struct volumes volumes;
+	int result;
+	struct err err;
+};
+
 static int create_answer(struct http_req *req, struct answer *a, struct err *err)
 {
 	const struct lifecycle *l = http_app(req);
+	struct opening *opened = http_data(req);
 	struct sandbox_spec spec;
 	struct create_keep keep;
 	char id[RANDOM_UUID_MAX];
@@ -91,9 +102,12 @@ static int create_answer(struct http_req *req, struct answer *a, struct err *err
 	int r = create_parse(http_json(req), l->config, sandboxes_store(l->sandboxes), &spec, &keep, err);
 	if (r < 0)
 		return r;
-	r = volumes_open(&keep.volumes, l->config->allowed_host_paths, l->config->state_dir, err);
-	if (r == 0)
-		r = sandboxes_create(l->sandboxes, &spec, id, err);
+	if (opened) {
+		volumes_done(&keep.volumes);
+		keep.volumes = opened->volumes;
+		opened->volumes.n = 0;
+	}
+	r = sandboxes_create(l->sandboxes, &spec, id, err);
 	create_done(&keep);
 	if (r < 0)
 		return r;
@@ -102,9 +116,69 @@ static int create_answer(struct http_req *req, struct answer *a, struct err *err
 	return store_get(sandboxes_store(l->sandboxes), id, render_row, &render, err);
 }
 
+/* Worker thread. */
+static void run_opening(struct pool_job *job)
+{
+	struct opening *o = container_of(job, struct opening, job);
+	o->result = volumes_open(&o->volumes, o->config->allowed_host_paths, o->config->state_dir, &o->err);
+}
+
+static void on_opened(struct pool_job *job)
+{
+	struct opening *o = container_of(job, struct opening, job);
+	int r = o->result;
+
+	if (o->req && !pool_stopping(job->pool)) {
+		if (r == 0)
+			r = answer_once(o->req, create_answer, &o->err);
+		if (r < 0)
+			http_reply_err(o->req, &o->err);
+	}
+	volumes_done(&o->volumes);
+	free(o);
+}
+
+static void opening_gone(struct http_req *req)
+{
+	struct opening *o = http_data(req);
+	o->req = NULL;
+}
+
+static int open_first(struct http_req *req, const struct volumes *volumes, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	struct opening *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+	o->job = (struct pool_job){.run = run_opening, .done = on_opened};
+	o->req = req;
+	o->config = l->config;
+	o->volumes = *volumes;
+	int r = pool_submit(l->pool, &o->job);
+	if (r < 0) {
+		free(o);
+		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "too much is waiting already");
+	}
+	http_set_data(req, o);
+	http_on_gone(req, opening_gone);
+	return 0;
+}
+
 int sandboxes_post(struct http_req *req, struct err *err)
 {
-	return answer_once(req, create_answer, err);
+	const struct lifecycle *l = http_app(req);
+	json_t *array = json_object_get(http_json(req), "volumes");
+	struct volumes volumes;
+
+	if (!json_is_array(array) || !json_array_size(array) ||
+	    volumes_parse(array, l->config->allowed_host_paths, &volumes, err) < 0)
+		return answer_once(req, create_answer, err); /* which says what is wrong */
+	int r = volumes_need_open(&volumes) ? open_first(req, &volumes, err)
+					    : answer_once(req, create_answer, err);
+	if (r < 0 || !volumes_need_open(&volumes))
+		volumes_done(&volumes);
+	return r;
 }
 
 static int see_state(const struct record *row, void *arg)

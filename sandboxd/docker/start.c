@@ -395,6 +395,9 @@ int docker_create(struct runtime *rt, struct runtime_box *box, const struct runt
 	struct docker *d = docker_of(rt);
 
 	int r = docker_link_check(d, err);
+	if (r == 0 && spec->limits.disk_bytes)
+		r = err_set(err, ERR_INVALID, "SANDBOX::API_NOT_SUPPORTED", EOPNOTSUPP,
+			    "resourceLimits: the docker runtime cannot limit the disk of a sandbox");
 	if (r < 0)
 		return r;
 	struct docker_box *b = docker_box_new(d, box);

@@ -76,6 +76,25 @@ static int nft(const struct network *n, const char *rules, struct err *err)
 	return 0;
 }
 
+/* Docker has the host drop what it forwards for others; whose rules they are, we leave to him. */
+static void look_at_forwarding(const struct network *n)
+{
+	char *const argv[] = {(char *)"nft", (char *)"list",   (char *)"chain",
+			      (char *)"ip",  (char *)"filter", (char *)"FORWARD",
+			      NULL};
+	_cleanup_buf_ struct buf out = BUF_INIT(OUTPUT_MAX);
+	const struct run run = {.path = "nft", .argv = argv, .envp = n->envp, .with_stderr = true};
+	const char *br = n->config->network_bridge;
+	struct err err;
+
+	if (run_program(&run, &out, &err) == 0 && buf_cstr(&out) &&
+	    strstr((const char *)out.data, "policy drop"))
+		log_warn("this host's firewall drops what it forwards: sandboxes get out when it is told "
+			 "`iptables "
+			 "-I FORWARD -i %s -j ACCEPT` and `iptables -I FORWARD -o %s -j ACCEPT`",
+			 br, br);
+}
+
 /* ---- the bridge ------------------------------------------------------------------------- */
 
 /* A bridge of that name may be another sandboxd's, whose addresses we would give away again. */
@@ -193,6 +212,8 @@ static int make_all(const struct network *n, struct err *err)
 				     : err_sys(err, CODE, ENOMEM, "write the rules");
 	if (r == 0)
 		r = write_config(n, err);
+	if (r == 0)
+		look_at_forwarding(n);
 	if (r == 0)
 		drop_old_leases(n->config);
 	return r;

@@ -40,7 +40,7 @@ sys.stdin.read()
 SERVER = """
 from http.server import SimpleHTTPRequestHandler
 from socketserver import TCPServer
-server = TCPServer(("0.0.0.0", 8080), SimpleHTTPRequestHandler)
+server = TCPServer(("0.0.0.0", {port}), SimpleHTTPRequestHandler)
 print("up", file=open("/run/up", "w"))
 server.serve_forever()
 """
@@ -136,10 +136,10 @@ def gone(house, sandboxd, *ids):
     nothing_left(sandboxd, *ids)
 
 
-def serve(sandboxd, id, text):
-    """An HTTP server on PORT inside, that says this."""
+def serve(sandboxd, id, text, port=PORT):
+    """An HTTP server inside, that says this."""
     assert sh(sandboxd, id, f"mkfifo /run/up; mkdir -p /srv/www; echo {text} >/srv/www/index.html") == ""
-    command = f"cd /srv/www; exec python3 -c '{SERVER}'"
+    command = f"cd /srv/www; exec python3 -c '{SERVER.format(port=port)}'"
     response = sandboxd.http.post(f"/sandboxes/{id}/proxy/44772/command", json={"command": command, "background": True})
     assert response.status_code == 200
     assert sh(sandboxd, id, "cat /run/up") == "up"
@@ -368,6 +368,9 @@ def test_host(house, start):
     assert asks(sandboxd, id, "127.0.0.1") == "127.0.0.1"  # the host's own service
     assert sh(sandboxd, id, "cat /etc/resolv.conf").split() == Path("/etc/resolv.conf").read_text().split()
     assert int(sh(sandboxd, id, "grep CapBnd /proc/self/status").split()[1], 16) & (1 << 13 | 1 << 12) == 0
+    serve(sandboxd, id, "host", 8081)
+    assert sandboxd.http.get(f"/sandboxes/{id}/proxy/8081/").text == "host\n"
+    assert house.run("curl", "-s", f"http://{HOST}:8081/") == "host\n"
     delete(sandboxd, id)
     nothing_left(sandboxd, id)
 
@@ -386,6 +389,17 @@ def test_without_plugins_by_default(house, start, tmp_path):
     sandboxd = start(mode="auto", cni_path=f'"{tmp_path}"')
     assert "sandboxes have no network" in sandboxd.logs()
     assert sh(sandboxd, running(sandboxd), "ls /sys/class/net") == "lo"
+
+
+def test_a_host_that_forwards_nothing(house, start):
+    """As where Docker is: said, and left to whose rules they are."""
+    house.run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+    sandboxd = start()
+    assert "-I FORWARD -i sandboxd0 -j ACCEPT" in sandboxd.logs()
+    id = running(sandboxd)
+    assert asks(sandboxd, id, WORLD) == ""
+    house.run("nft", "flush table ip filter; delete table ip filter")
+    assert asks(sandboxd, id, WORLD) == HOST
 
 
 def test_a_bridge_of_somebody_else(house, start):
