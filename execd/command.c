@@ -34,6 +34,7 @@
 #include "execd/execd.h"
 #include "execd/feed.h"
 #include "execd/isolated/room.h"
+#include "execd/isolated/undoable.h"
 #include "execd/launch.h"
 #include "execd/limits.h"
 #include "execd/metrics.h"
@@ -42,7 +43,7 @@
 #include "execd/tree.h"
 #include "lib/fs.h"
 
-enum state { RUNNING, DRAINING, ENDED };
+enum state { RUNNING, DRAINING, SETTLING, ENDED };
 
 struct command {
 	struct list link;
@@ -54,6 +55,7 @@ struct command {
 	struct feed in;
 	struct limits_hold *limits; /* NULL: none */
 	struct room *room;	    /* a reference; NULL: in the container */
+	struct undoable *undoable;  /* whose changes are merged before it ends; NULL: none, or no more */
 	struct confine *confine;    /* NULL: none */
 	struct denials *denials;    /* NULL: nothing is told */
 	uint64_t output_budget;
@@ -245,8 +247,46 @@ static void command_unconfine(struct command *c)
 	confine_unref(TAKE_PTR(c->confine));
 }
 
+static void command_end(struct command *c);
+
+static void command_settled(void *arg, const char *message)
+{
+	struct command *c = arg;
+	char text[ERR_MESSAGE_MAX + 64];
+	undoable_forget(TAKE_PTR(c->undoable));
+	c->state = DRAINING;
+	if (message[0]) {
+		int n = snprintf(text, sizeof(text), "execd: not all of its changes could be merged: %s\n",
+				 message);
+		(void)output_append(c->run->output, OUTPUT_STDERR, text, (size_t)n);
+	}
+	command_end(c);
+}
+
+/* Its changes are merged first: whoever sees its end sees its files. False: there is nothing to wait for. */
+static bool command_settles(struct command *c)
+{
+	if (c->state == SETTLING)
+		return true;
+	if (!c->undoable)
+		return false;
+	loop_timer_del(&c->timeout);
+	loop_timer_del(&c->drain);
+	loop_timer_del(&c->stop);
+	pump_close(&c->out);
+	pump_close(&c->error);
+	c->state = SETTLING;
+	if (undoable_settle(c->undoable, command_settled, c) >= 0)
+		return true;
+	undoable_forget(TAKE_PTR(c->undoable));
+	c->state = DRAINING;
+	return false;
+}
+
 static void command_end(struct command *c)
 {
+	if (command_settles(c))
+		return;
 	struct commands *cs = c->commands;
 	struct run *run = TAKE_PTR(c->run);
 	struct run_end end;
@@ -609,11 +649,14 @@ static int command_run(struct commands *cs, const char *content, struct launch *
 	/* Once now, so that it cannot fail when the command is there. */
 	if (r >= 0 && arm_timeout(c, timeout_ms) < 0)
 		r = err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
+	if (r >= 0 && spec->undoable)
+		r = undoable_started(spec->undoable, c->id, err);
 	if (r >= 0)
 		r = command_spawn(c, l, spec, err);
 	if (r < 0)
 		return start_failed(c, r);
 
+	c->undoable = spec->undoable;
 	list_add_tail(&cs->live, &c->link);
 	output_set_on_room(run->output, output_has_room, c);
 	run->command = true;
@@ -681,6 +724,10 @@ void commands_free(struct commands *cs)
 	list_foreach_safe (node, &cs->live) {
 		struct command *c = list_entry(node, struct command, link);
 		command_kill(c, RUN_CANCELLED);
+		if (c->undoable)
+			undoable_forget(TAKE_PTR(c->undoable));
+		if (c->state == SETTLING)
+			c->state = DRAINING;
 		command_end(c);
 	}
 	list_foreach_safe (node, &cs->lingering) {

@@ -15,6 +15,7 @@ struct ptys;
 struct contexts;
 struct metrics;
 struct isolateds;
+struct undoables;
 struct confinement;
 
 struct execd {
@@ -39,4 +40,5 @@ struct execd {
 	struct contexts *contexts;
 	struct metrics *metrics;
 	struct isolateds *isolateds;
+	struct undoables *undoables;
 };

@@ -16,6 +16,7 @@
 
 struct env_filter;
 struct room;
+struct undoable;
 
 struct command_spec {
 	const char *command; /* for the shell; or */
@@ -32,6 +33,7 @@ struct command_spec {
 	struct room *room;	      /* where it runs, with the room's ids; NULL: in the container */
 	const struct spawn_fd *extra; /* more descriptors, borrowed */
 	size_t extra_n;
+	struct undoable *undoable;    /* that is its room (undoable.h); NULL: what it does stays */
 	const struct env_filter *env; /* what it sees of the agent's environment; NULL: all */
 };
 

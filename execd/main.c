@@ -23,6 +23,7 @@
 #include "execd/execd.h"
 #include "execd/init.h"
 #include "execd/isolated/isolated.h"
+#include "execd/isolated/undoable.h"
 #include "execd/isolated/warden.h"
 #include "execd/metrics.h"
 #include "execd/options.h"
@@ -190,6 +191,8 @@ static int agent_build(struct agent *a, struct err *err)
 		r = contexts_new(e, &e->contexts);
 	if (r >= 0)
 		r = isolateds_new(e, &e->isolateds);
+	if (r >= 0)
+		r = undoables_new(e, &e->undoables);
 	if (r < 0)
 		return err_sys(err, "START", -r, "build the agent");
 	r = confinement_new(a->options.confinement, a->options.profiles, &e->confinement, err);
@@ -202,12 +205,14 @@ static int agent_build(struct agent *a, struct err *err)
 static void agent_free(struct agent *a)
 {
 	struct execd *e = &a->execd;
+	pool_stop(e->pool);
 	ready_free(a->ready);
 	isolateds_free(e->isolateds);
 	contexts_free(e->contexts);
 	ptys_free(e->ptys);
 	sessions_free(e->sessions);
 	commands_free(e->commands);
+	undoables_free(e->undoables);
 	http_server_free(e->http);
 	pool_free(e->pool);
 	runs_free(e->runs);

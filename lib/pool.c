@@ -138,9 +138,9 @@ int pool_submit(struct pool *pool, struct pool_job *job)
 	return r;
 }
 
-void pool_free(struct pool *pool)
+void pool_stop(struct pool *pool)
 {
-	if (!pool)
+	if (!pool || pool->stopping)
 		return;
 	(void)pthread_mutex_lock(&pool->lock);
 	pool->stopping = true;
@@ -157,6 +157,13 @@ void pool_free(struct pool *pool)
 		list_del(&job->link);
 		job->done(job);
 	}
+}
+
+void pool_free(struct pool *pool)
+{
+	if (!pool)
+		return;
+	pool_stop(pool);
 	(void)pthread_cond_destroy(&pool->wake);
 	(void)pthread_mutex_destroy(&pool->lock);
 	free(pool);

@@ -24,8 +24,10 @@ int pool_new(struct loop *loop, unsigned threads_max, size_t queue_max, struct p
 /*
  * Waits for running jobs; every job has had its done() when this returns. Jobs
  * still queued get done() without run(), and pool_stopping() is true. Call it
- * on the loop's thread, before loop_free().
+ * on the loop's thread, before loop_free(). After pool_stop() there are no workers,
+ * and pool_submit() refuses.
  */
+void pool_stop(struct pool *pool);
 void pool_free(struct pool *pool);
 bool pool_stopping(const struct pool *pool);
 

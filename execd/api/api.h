@@ -53,6 +53,8 @@ http_handler_fn isolated_run_post, isolated_run_status_get, isolated_run_logs_ge
 /* layer.c */
 http_handler_fn isolated_diff_get, isolated_changes_get, isolated_commit_post, isolated_undo_get,
 	isolated_undo_post;
+/* undo.c */
+http_handler_fn undo_list_get, command_changes_get, command_undo_post;
 /* batch.c */
 http_handler_fn batch_post;
 /* stream.c */

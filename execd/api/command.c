@@ -13,6 +13,8 @@
 #include "execd/api/api.h"
 #include "execd/api/spec.h"
 #include "execd/command.h"
+#include "execd/isolated/undoable.h"
+#include "execd/path.h"
 #include "execd/run.h"
 #include "lib/clock.h"
 #include "proto/json.h"
@@ -33,16 +35,51 @@ static int not_found(struct err *err, const char *id)
 
 /* ---- POST /command ------------------------------------------------------ */
 
+/* The directory whose changes can be taken back: undo_root, or the command's own. *ret stays NULL: none. */
+static int undo_root(json_t *body, struct command_spec *spec, char **ret, struct err *err)
+{
+	const char *root = NULL;
+	bool undoable = false;
+	int r = json_get_bool(body, "undoable", JSON_OPTIONAL, &undoable, err);
+	if (r >= 0)
+		r = json_get_str(body, "undo_root", JSON_OPTIONAL, &root, err);
+	if (r < 0 || !undoable)
+		return r;
+	if (!root)
+		root = spec->cwd;
+	if (!root || !*root)
+		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
+			       "undo_root: is required with undoable, unless there is a cwd");
+	if (spec->confinement && !json_is_null(spec->confinement))
+		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL,
+			       "confinement: an undoable command has that of its room");
+	_cleanup_free_ char *path = NULL;
+	r = path_canonical(root, &path, err);
+	if (r >= 0)
+		r = launch_cwd(path, NULL, ret, err);
+	if (r >= 0 && !spec->cwd)
+		spec->cwd = *ret;
+	return r;
+}
+
 int command_post(struct http_req *req, struct err *err)
 {
 	const struct execd *execd = http_app(req);
 	struct command_spec spec = {0};
 	struct run *run;
+	_cleanup_free_ char *root = NULL;
 	int r = command_spec_parse(http_json(req), &spec, err);
 	if (r >= 0)
+		r = undo_root(http_json(req), &spec, &root, err);
+	if (r >= 0 && root)
+		r = undoable_new(execd->undoables, root, &spec, err);
+	if (r >= 0)
 		r = command_start(execd->commands, &spec, &run, err);
-	if (r < 0)
+	if (r < 0) {
+		if (spec.undoable)
+			undoable_forget(spec.undoable);
 		return r;
+	}
 	r = spec.background ? stream_reply_detached(req, run, err) : stream_reply(req, run, 0, err);
 	if (r < 0) /* nobody has learnt its id */
 		(void)run_interrupt(run);

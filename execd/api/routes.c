@@ -58,6 +58,10 @@ const struct http_route execd_routes[] = {
 
 	{"GET", "/confinement", confinement_get_all, HTTP_BODY_NONE, false},
 
+	{"GET", "/command/{id}/changes", command_changes_get, HTTP_BODY_NONE, false},
+	{"POST", "/command/{id}/undo", command_undo_post, HTTP_BODY_JSON, false},
+	{"GET", "/undo", undo_list_get, HTTP_BODY_NONE, false},
+
 	{"POST", "/batch", batch_post, HTTP_BODY_JSON, false},
 
 	FILE_ROUTES

@@ -66,9 +66,20 @@ static bool is_later(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
 }
 
+/* Changed since by somebody else, as far as a change time tells. */
+static bool is_foreign(const struct layer_commit_options *o, const struct timespec *changed)
+{
+	if (!is_later(changed, &o->since))
+		return false;
+	for (size_t i = 0; i < o->own_n; i++)
+		if (!is_later(&o->own[i].from, changed) && !is_later(changed, &o->own[i].to))
+			return false;
+	return true;
+}
+
 /* Whether anything in the directory was changed. A directory's own change time tells of its entries. */
 static int tree_changed(const struct layer_view *view, int dirfd, const char *name,
-			const struct timespec *since)
+			const struct layer_commit_options *o)
 {
 	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r;
 	struct walk_entry e;
@@ -86,7 +97,7 @@ static int tree_changed(const struct layer_view *view, int dirfd, const char *na
 			r = -ECANCELED;
 			break;
 		}
-		if (fstatat(e.dirfd, e.name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_later(&st.st_ctim, since))
+		if (fstatat(e.dirfd, e.name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_foreign(o, &st.st_ctim))
 			break;
 	}
 	walk_free(walk);
@@ -96,19 +107,18 @@ static int tree_changed(const struct layer_view *view, int dirfd, const char *na
 /* 1: somebody else has changed what this entry would replace or take away. */
 static int is_conflict(const struct commit *c, const struct layer_entry *e, struct err *err)
 {
-	const struct timespec *since = &c->options->since;
 	bool below_dir = e->has_below && S_ISDIR(e->below.st_mode), equal = false;
 	int r;
 
 	if (!e->has_below || (below_dir && !e->deleted && S_ISDIR(e->st.st_mode)))
 		return 0;
-	if (is_later(&e->below.st_ctim, since)) {
+	if (is_foreign(c->options, &e->below.st_ctim)) {
 		r = e->deleted ? 0 : layer_equal(c->view, e, &equal, err);
 		return r < 0 ? r : !equal;
 	}
 	if (!below_dir)
 		return 0;
-	r = tree_changed(c->view, e->below_dirfd, e->name, since);
+	r = tree_changed(c->view, e->below_dirfd, e->name, c->options);
 	return r < 0 ? layer_err(err, -r, e->path, "look for changes") : r > 0;
 }
 

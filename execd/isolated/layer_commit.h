@@ -19,6 +19,11 @@
 
 #define LAYER_CONFLICTS_TOLD 100
 
+/* From when to when changes were made by ourselves, ends included. */
+struct layer_window {
+	struct timespec from, to;
+};
+
 struct layer_commit_options {
 	/*
 	 * What in the workspace has a later change time than this has been
@@ -26,6 +31,8 @@ struct layer_commit_options {
 	 * changed to what would be written anyway. {0}: no questions.
 	 */
 	struct timespec since;
+	const struct layer_window *own; /* what was changed in these counts as not changed */
+	size_t own_n;
 	/* Only these and what is below them, relative to the workspace; paths_n 0: all. */
 	const char *const *paths;
 	size_t paths_n;

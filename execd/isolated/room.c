@@ -49,6 +49,12 @@ struct room *room_ref(struct room *room)
 	return room;
 }
 
+static void rooms_unref(struct rooms *rooms)
+{
+	if (--rooms->refs == 0)
+		free(rooms);
+}
+
 void room_unref(struct room *room)
 {
 	if (--room->refs > 0)
@@ -66,6 +72,7 @@ void room_unref(struct room *room)
 	confine_start_done(&room->listener);
 	confinement_let_go(room->rooms->execd, room->denials);
 	confine_unref(room->confine);
+	rooms_unref(room->rooms);
 	free(room);
 }
 
@@ -503,6 +510,7 @@ int room_new(struct rooms *rooms, const struct room_spec *spec, const struct roo
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "make an isolated session");
 	room->rooms = rooms;
 	room->refs = 1;
+	rooms->refs++;
 	room->socket = room->io.fd = room->cellar_fd = room->mounts_ns = room->users_ns = room->init.pidfd =
 		room->clerk.socket = -EBADF;
 	room->plan = BUF_INIT(WIRE_MAX);
@@ -541,6 +549,7 @@ int rooms_new(struct execd *execd, struct rooms **ret)
 	struct rooms *rooms = calloc(1, sizeof(*rooms));
 	if (!rooms)
 		return -ENOMEM;
+	rooms->refs = 1;
 	rooms->execd = execd;
 	rooms->socket = rooms->io.fd = rooms->nursery.pidfd = -EBADF;
 	list_init(&rooms->all);
@@ -568,6 +577,9 @@ void rooms_free(struct rooms *rooms)
 		child_forget(&room->init);
 		room_end(room);
 	}
-	stack_root_close(rooms->root);
-	free(rooms);
+	/* Whoever still holds a room has no files of it any more. */
+	list_foreach_safe (node, &rooms->all)
+		free(TAKE_PTR(list_entry(node, struct room, link)->stacks.dir));
+	stack_root_close(TAKE_PTR(rooms->root));
+	rooms_unref(rooms);
 }

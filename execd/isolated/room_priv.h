@@ -53,6 +53,7 @@ struct room {
 };
 
 struct rooms {
+	unsigned refs; /* the agent's, and one of each room */
 	struct execd *execd;
 	struct list all, orders;
 	bool closing;

@@ -155,3 +155,86 @@ def test_a_session_that_has_gone_takes_its_work_along(execd, workspace):
     run(execd, session, "echo 2 >f")
     assert execd.http.delete(f"/v1/isolated/session/{session}").status_code == 204
     assert undo(execd, session).status_code == 404
+
+
+# ---- single commands -----------------------------------------------------------------
+
+
+def command(execd, workspace, code, **fields):
+    """An undoable command, run to its end; its id."""
+    told = execd.run(code, cwd=str(workspace), undoable=True, **fields)
+    if told[-1]["type"] == "error" and "namespace" in str(told):
+        pytest.skip(f"no rooms here: {told}")
+    return told[0]["text"], told
+
+
+def test_a_command_is_taken_back(execd, workspace):
+    (workspace / "d").mkdir()
+    (workspace / "d" / "x").write_text("x")
+    (workspace / "a").write_text("1")
+    os.symlink("a", workspace / "l")
+    before = tree(workspace)
+    command_id, told = command(execd, workspace, "echo 2 >a; rm -r d l; mkdir new; echo n >new/n; echo done")
+    assert told[-1]["type"] == "execution_complete", told
+    # Whoever has seen the end sees the files.
+    assert (workspace / "a").read_text() == "2\n" and (workspace / "new" / "n").exists()
+    assert not (workspace / "d").exists()
+    shown = execd.http.get(f"/command/{command_id}/changes").json()
+    assert shown["state"] == "merged" and shown["root"] == str(workspace) and shown["bytes_kept"] > 0
+    assert {c["path"]: c["change"] for c in shown["changed"]["changes"]} == {
+        "a": "modified", "d": "deleted", "l": "deleted", "new": "added", "new/n": "added"
+    }  # fmt: skip
+    assert [c["id"] for c in execd.http.get("/undo").json()["commands"]] == [command_id]
+    assert execd.http.post(f"/command/{command_id}/undo").status_code == 200
+    assert tree(workspace) == before
+    assert execd.http.post(f"/command/{command_id}/undo").status_code == 409
+    assert execd.http.get(f"/command/{command_id}/changes").json()["state"] == "undone"
+
+
+def test_commands_are_taken_back_one_after_the_other(execd, workspace):
+    from test_layer import operations
+
+    states, ids = [], []
+    for seed in range(4):
+        states.append(tree(workspace))
+        ids.append(command(execd, workspace, operations(seed, 60))[0])
+    for state, command_id in reversed(list(zip(states, ids))):
+        response = execd.http.post(f"/command/{command_id}/undo")
+        assert response.status_code == 200, response.text
+        assert tree(workspace) == state
+
+
+def test_a_command_that_others_have_gone_on_from(execd, workspace):
+    (workspace / "a").write_text("1")
+    command_id, _ = command(execd, workspace, "echo 2 >a")
+    (workspace / "a").write_text("3")
+    response = execd.http.post(f"/command/{command_id}/undo")
+    assert response.status_code == 409 and response.json()["code"] == "COMMIT_CONFLICT"
+    assert (workspace / "a").read_text() == "3"
+    assert execd.http.post(f"/command/{command_id}/undo", json={"force": True}).status_code == 200
+    assert (workspace / "a").read_text() == "1"
+
+
+def test_an_undoable_command_leaves_nothing_elsewhere(execd, workspace):
+    """What could not be taken back cannot be done; what it leaves running ends with it."""
+    outside = workspace.with_name(workspace.name + "-outside")
+    try:
+        command_id, told = command(
+            execd, workspace, f"touch {outside} || echo refused; mkfifo p; (read <p; touch late) >/dev/null 2>&1 & exit 3"
+        )
+        assert any("refused" in event.get("text", "") for event in told)
+        assert told[-1]["type"] == "error" and told[-1]["error"]["evalue"] == "3", told
+        assert not outside.exists() and os.listdir(workspace) == ["p"]
+        assert execd.http.get(f"/command/{command_id}/changes").json()["state"] == "merged"
+    finally:
+        outside.unlink(missing_ok=True)
+
+
+def test_what_an_undoable_command_needs(execd, workspace):
+    for body in [{}, {"undo_root": "/"}, {"undo_root": "/proc"}, {"undo_root": "/nowhere/at/all"}]:
+        response = execd.http.post("/command", json={"command": "true", "undoable": True, **body})
+        assert response.status_code in (400, 501) and "undo" in response.text or "nowhere" in response.text
+    assert execd.http.post("/command/nothing/undo").status_code == 404
+    assert execd.http.get("/command/nothing/changes").status_code == 404
+    told = execd.run("echo 1 >f", undoable=True, undo_root=str(workspace))
+    assert told[-1]["type"] == "execution_complete" and (workspace / "f").exists()
