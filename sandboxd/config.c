@@ -26,6 +26,8 @@ int config_init(struct config *c)
 		.tombstone_s = 3600,
 		.sandboxes_max = 4096,
 		.pids_max = 4096,
+		.container_log_max_kb = 16384,
+		.nested_isolation = true,
 		.pull_images = true,
 		.image_max_mb = 20480,
 		.image_max_s = 900,

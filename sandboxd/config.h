@@ -59,16 +59,18 @@ struct config {
 	struct config_docker docker;
 
 	struct image_table images;
-	char **image_paths;	    /* under which clients may name dir:, oci: and archives; NULL: none */
-	bool pull_images;	    /* those that no row of images names, from their registries */
-	char *registry_auth;	    /* file of logins for registries, or NULL */
-	char **insecure_registries; /* HOST[:PORT]: HTTP and unverified certificates are good enough */
-	uint32_t image_max_mb;	    /* one image, unpacked */
-	uint32_t image_max_s;	    /* fetching and unpacking one */
-	uint32_t images_max;	    /* kept at once */
-	uint32_t image_keep_s;	    /* an image nobody uses is removed after; 0: never */
-	uint32_t image_pulls_max;   /* fetched at once */
-	char **allowed_host_paths;  /* under which volumes may lie; NULL: none */
+	char **image_paths;	       /* under which clients may name dir:, oci: and archives; NULL: none */
+	uint32_t container_log_max_kb; /* of what a sandbox says on its stdout and stderr */
+	bool nested_isolation;	       /* sandboxes may make namespaces in themselves */
+	bool pull_images;	       /* those that no row of images names, from their registries */
+	char *registry_auth;	       /* file of logins for registries, or NULL */
+	char **insecure_registries;    /* HOST[:PORT]: HTTP and unverified certificates are good enough */
+	uint32_t image_max_mb;	       /* one image, unpacked */
+	uint32_t image_max_s;	       /* fetching and unpacking one */
+	uint32_t images_max;	       /* kept at once */
+	uint32_t image_keep_s;	       /* an image nobody uses is removed after; 0: never */
+	uint32_t image_pulls_max;      /* fetched at once */
+	char **allowed_host_paths;     /* under which volumes may lie; NULL: none */
 
 	enum network_mode network; /* of the sandboxes of the oci runtime */
 	char *network_bridge;	   /* interface and table of rules */

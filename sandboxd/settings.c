@@ -81,11 +81,11 @@ static const struct setting settings[] = {
 	{"docker", "drop_capabilities", SET_STRINGS, AT(docker.drop_capabilities), 0, 0,
 	 "[\"AUDIT_WRITE\", \"MKNOD\", \"NET_ADMIN\", \"NET_RAW\", \"SYS_ADMIN\", \"SYS_MODULE\", "
 	 "\"SYS_PTRACE\", \"SYS_TIME\", \"SYS_TTY_CONFIG\"]",
-	 "capabilities that no container has"},
+	 "capabilities that no container has; with oci, of the usual ones, AUDIT_WRITE and MKNOD never are"},
 	{"docker", "no_new_privileges", SET_BOOL, AT(docker.no_new_privileges), 0, 0, "true",
 	 "no program in a container gains privileges by its file's bits"},
 	{"docker", "seccomp_profile", SET_PATH, AT(docker.seccomp_profile), 0, 0, NULL,
-	 "file of a seccomp profile, or unconfined; default: the daemon's"},
+	 "file of a seccomp profile, or unconfined; default: the daemon's; with oci one that is built in"},
 	{"docker", "apparmor_profile", SET_STRING, AT(docker.apparmor_profile), 0, 0, NULL,
 	 "name of an AppArmor profile; default: the daemon's"},
 	{"docker", "sandbox_env", SET_PAIRS, AT(docker.sandbox_env), 0, 0, "{}",
@@ -102,6 +102,10 @@ static const struct setting settings[] = {
 	 "directory of the store, images and sandboxes"},
 	{"sandboxd", "execd", SET_PATH, AT(execd), 0, 0, NULL, "the agent; default: execd beside sandboxd"},
 	{"sandboxd", "oci_runtime", SET_STRING, AT(runtime), 0, 0, "\"crun\"", "OCI runtime: path or name"},
+	{"sandboxd", "nested_isolation", SET_BOOL, AT(nested_isolation), 0, 0, "true",
+	 "let sandboxes make namespaces in themselves (oci), which isolated sessions and commands inside "
+	 "need; false: "
+	 "the seccomp profile forbids it"},
 	{"sandboxd", "image_pull", SET_BOOL, AT(pull_images), 0, 0, "true",
 	 "fetch images that [images] does not name from their registries (with skopeo and umoci)"},
 	{"sandboxd", "image_paths", SET_PATHS, AT(image_paths), 0, 0, "[]",
@@ -120,6 +124,8 @@ static const struct setting settings[] = {
 	 "logins of registries, as docker's config.json has them; used where a request brings none"},
 	{"sandboxd", "insecure_registries", SET_STRINGS, AT(insecure_registries), 0, 0, "[]",
 	 "HOST or HOST:PORT of registries from which plain HTTP and unverified certificates are accepted"},
+	{"sandboxd", "container_log_max_kb", SET_U32, AT(container_log_max_kb), 512, 16777216, "16384",
+	 "what is kept of a sandbox's own output, in KiB; the oldest is dropped"},
 	{"sandboxd", "max_sandboxes", SET_U32, AT(sandboxes_max), 1, 1000000, "4096", "live at once"},
 	{"sandboxd", "pool_starts", SET_U32, AT(pool_starts), 1, 64, "2",
 	 "sandboxes of the pool that start at once"},

@@ -650,3 +650,54 @@ int profile_compile(json_t *profile, uint64_t caps, const char *where, struct fi
 		seccomp_release(c.ctx);
 	return r;
 }
+
+/* ---- for others ------------------------------------------------------------------------ */
+
+static int copy_rule(struct compiler *c, json_t *rule, size_t index, json_t *out)
+{
+	static const char *const kept[] = {"names", "action", "errnoRet", "args"};
+	char place[PLACE_MAX];
+	bool included = true, excluded = false;
+
+	(void)snprintf(place, sizeof(place), "syscalls[%zu]", index);
+	int r = meets(c, rule, place, "includes", true, &included);
+	if (r >= 0)
+		r = meets(c, rule, place, "excludes", false, &excluded);
+	if (r < 0 || !included || excluded)
+		return r;
+	json_t *copy = json_object(), *name = json_object_get(rule, "name");
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+		json_t *value = json_object_get(rule, kept[i]);
+		if (value && !json_is_null(value))
+			(void)json_object_set(copy, kept[i], value);
+	}
+	if (name && !json_object_get(copy, "names"))
+		(void)json_object_set_new(copy, "names", json_pack("[O]", name));
+	return json_array_append_new(out, copy) < 0 ? no_memory(c) : 0;
+}
+
+int profile_resolve(json_t *profile, uint64_t caps, const char *where, json_t **ret, struct err *err)
+{
+	static const char *const kept[] = {"defaultAction", "defaultErrnoRet", "architectures"};
+	struct compiler c = {.where = where, .caps = caps, .err = err};
+	json_t *rules = json_array(), *out = json_pack("{s:O}", "syscalls", rules), *rule;
+	size_t i = 0;
+	int r = out ? 0 : no_memory(&c);
+
+	for (size_t k = 0; k < ARRAY_SIZE(kept); k++) {
+		json_t *value = json_object_get(profile, kept[k]);
+		if (value && !json_is_null(value))
+			(void)json_object_set(out, kept[k], value);
+	}
+	json_array_foreach(json_object_get(profile, "syscalls"), i, rule)
+	{
+		if (r == 0)
+			r = copy_rule(&c, rule, i, rules);
+	}
+	json_decref(rules);
+	if (r < 0)
+		json_decref(out);
+	else
+		*ret = out;
+	return MIN(r, 0);
+}

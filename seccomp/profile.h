@@ -33,5 +33,11 @@ struct profile_warnings {
  */
 int profile_compile(json_t *profile, uint64_t caps, const char *where, struct filter *ret,
 		    struct profile_warnings *warnings, struct err *err);
+/*
+ * The same for whoever compiles it himself: a new object with the rules that are for these capabilities,
+ * this architecture and this kernel, without conditions, as OCI runtimes read it (config.json,
+ * linux.seccomp).
+ */
+int profile_resolve(json_t *profile, uint64_t caps, const char *where, json_t **ret, struct err *err);
 /* "CAP_CHOWN", "chown": its number, or -1. */
 int capability_number(const char *name);

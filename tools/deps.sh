@@ -17,7 +17,7 @@ build_packages='gcc make cmake:cmake pkg-config libc6-dev libjansson-dev libsqli
 	libcap-dev libbsd-dev libcurl4-openssl-dev zlib1g-dev patch:patch xz-utils:xz binutils crun:crun'
 test_packages='libcmocka-dev clang-format:clang-format clang-tidy:clang-tidy cppcheck:cppcheck
 	nginx-light:nginx wrk:wrk zstd:zstd python3 python3-venv iproute2:ip curl:curl
-	containernetworking-plugins nftables:nft skopeo:skopeo umoci:umoci busybox-static:busybox
+	containernetworking-plugins nftables:nft skopeo:skopeo umoci:umoci runc:runc busybox-static:busybox
 	docker.io:dockerd'
 
 lws_version=4.3.5

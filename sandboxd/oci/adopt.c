@@ -39,5 +39,6 @@ int oci_adopt(struct runtime *rt, struct runtime_box *box, const char *handle)
 	b->pid = pid;
 	b->started = true;
 	b->phase = OCI_RUNNING;
+	logs_watch(&oci->logs, b);
 	return 0;
 }

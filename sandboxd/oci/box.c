@@ -24,6 +24,7 @@ struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 		return NULL;
 	b->oci = oci;
 	b->box = box;
+	b->log_watch = -1;
 	b->pidfd = b->listen_fd = b->token_fd = b->claim_fd = b->child.pidfd = b->init.pidfd = b->pid_io.fd =
 		-EBADF;
 	(void)snprintf(b->dir, sizeof(b->dir), "%s/sandboxes/%s", oci->config->state_dir, box->id);
@@ -43,6 +44,7 @@ struct oci_box *box_new(struct oci *oci, struct runtime_box *box)
 void box_free(struct oci_box *b)
 {
 	fetch_cancel(&b->fetch);
+	logs_unwatch(&b->oci->logs, b);
 	child_forget(&b->child);
 	child_forget(&b->init);
 	loop_io_del(&b->pid_io);

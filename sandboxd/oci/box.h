@@ -22,7 +22,9 @@
 #include "sandboxd/config.h"
 #include "sandboxd/oci/cgroup.h"
 #include "sandboxd/oci/fetch.h"
+#include "sandboxd/oci/hardening.h"
 #include "sandboxd/oci/layers.h"
+#include "sandboxd/oci/logs.h"
 #include "sandboxd/oci/network.h"
 #include "sandboxd/runtime.h"
 
@@ -38,6 +40,8 @@ struct oci {
 	struct network network;
 	struct bases bases;
 	struct fetches fetches;
+	struct hardening hardening;
+	struct logs logs;
 	char root_name[OCI_ROOT_NAME_MAX]; /* roots/NAME */
 	char runtime_path[PATH_MAX];	   /* found in PATH */
 	char *envp[2];			   /* of the runtime program: PATH and nothing else */
@@ -82,6 +86,8 @@ struct oci_box {
 	char taking[RUNTIME_ID_MAX];   /* is being taken of it */
 	struct layers layers;	       /* of the one it stands on */
 	struct base *base;	       /* below those */
+	int log_watch;		       /* of inotify, or -1 */
+	bool log_busy;		       /* it is being cut */
 	char dir[PATH_MAX];
 	struct fetch_wait fetch;  /* for the base */
 	json_t *entrypoint, *env; /* of the request; env may be NULL */

@@ -2,8 +2,7 @@
  * bundle.c - writes what the OCI runtime is told; no state, no threads.
  *
  * Control groups are not named here: oci-enter has joined them before the
- * runtime starts. The capabilities are the usual container set less the two
- * that only matter with devices and the audit system.
+ * runtime starts.
  */
 #include "sandboxd/oci/bundle.h"
 
@@ -12,13 +11,6 @@
 
 #include "sandboxd/agent.h"
 #include "sandboxd/oci/rootfs.h"
-
-static const char *const capabilities[] = {
-	"CAP_NET_RAW", /* the first: not where others share the network */
-	"CAP_CHOWN",	  "CAP_DAC_OVERRIDE", "CAP_FSETID",  "CAP_FOWNER",	     "CAP_SETGID",
-	"CAP_SETUID",	  "CAP_SETFCAP",      "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_KILL",
-	"CAP_SYS_CHROOT",
-};
 
 static const char *const masked[] = {
 	"/proc/acpi",	       "/proc/asound",	   "/proc/kcore",	"/proc/keys",
@@ -38,6 +30,9 @@ struct mount_row {
 };
 
 static const struct mount_row mounts[] = {
+	/* The root again, for some runtimes (crun) forget its nodev; by a name that they do not know for it.
+	 */
+	{"/.", "none", "/", "remount,bind,nodev"},
 	{"/proc", "proc", "proc", "nosuid,noexec,nodev"},
 	{"/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"},
 	{"/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"},
@@ -131,39 +126,46 @@ static json_t *user_json(const struct base_config *image)
 			 "additionalGids", groups);
 }
 
-/* With raw packets one sandbox could speak in the name of another. */
-static json_t *capabilities_json(bool own_network)
+static json_t *capabilities_json(json_t *set)
 {
-	size_t skip = own_network ? 0 : 1;
-	json_t *set = strings(capabilities + skip, ARRAY_SIZE(capabilities) - skip);
-	json_t *o = json_object();
+	return json_pack("{s:O, s:O, s:O}", "bounding", set, "effective", set, "permitted", set);
+}
 
-	(void)json_object_set(o, "bounding", set);
-	(void)json_object_set(o, "effective", set);
-	(void)json_object_set_new(o, "permitted", set);
+static json_t *linux_json(const struct bundle_spec *spec)
+{
+	json_t *list = json_array();
+	for (size_t i = spec->own_network ? 0 : 1; i < ARRAY_SIZE(namespaces); i++)
+		(void)json_array_append_new(list, json_pack("{s:s}", "type", namespaces[i]));
+	json_t *o = json_pack("{s:o, s:o, s:o}", "namespaces", list, "maskedPaths",
+			      strings(masked, ARRAY_SIZE(masked)), "readonlyPaths",
+			      strings(readonly, ARRAY_SIZE(readonly)));
+	if (spec->hardening->seccomp)
+		(void)json_object_set(o, "seccomp", spec->hardening->seccomp);
 	return o;
 }
 
-static json_t *linux_json(bool own_network)
+static json_t *process_json(const struct bundle_spec *spec)
 {
-	json_t *list = json_array();
-	for (size_t i = own_network ? 0 : 1; i < ARRAY_SIZE(namespaces); i++)
-		(void)json_array_append_new(list, json_pack("{s:s}", "type", namespaces[i]));
-	return json_pack("{s:o, s:o, s:o}", "namespaces", list, "maskedPaths",
-			 strings(masked, ARRAY_SIZE(masked)), "readonlyPaths",
-			 strings(readonly, ARRAY_SIZE(readonly)));
+	const struct hardening *h = spec->hardening;
+	json_t *o = json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user",
+			      user_json(spec->image), "args", args_json(spec), "env", env_json(spec), "cwd",
+			      spec->image->cwd ? spec->image->cwd : "/", "capabilities",
+			      capabilities_json(h->capabilities), "noNewPrivileges", h->no_new_privileges);
+	if (o && h->apparmor)
+		(void)json_object_set_new(o, "apparmorProfile", json_string(h->apparmor));
+	return o;
 }
 
 int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err)
 {
-	json_t *process = json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:b}", "terminal", 0, "user",
-				    user_json(spec->image), "args", args_json(spec), "env", env_json(spec),
-				    "cwd", spec->image->cwd ? spec->image->cwd : "/", "capabilities",
-				    capabilities_json(spec->own_network), "noNewPrivileges", 1);
-	json_t *config =
-		json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2", "process",
-			  process, "root", "path", "rootfs", "readonly", 0, "hostname", "sandbox", "mounts",
-			  mounts_json(), "linux", linux_json(spec->own_network));
+	json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2",
+				   "process", process_json(spec), "root", "path", "rootfs", "readonly", 0,
+				   "hostname", "sandbox", "mounts", mounts_json(), "linux", linux_json(spec));
+	/* crun takes the program as it is; whoever does not know this compiles the section. */
+	if (config && spec->hardening->filter)
+		(void)json_object_set_new(
+			config, "annotations",
+			json_pack("{s:s}", "run.oci.seccomp_bpf_data", spec->hardening->filter));
 	char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
 
 	json_decref(config);

@@ -81,6 +81,7 @@ static int prepare_on(struct oci_box *b, struct base *base, struct err *err)
 {
 	const struct bundle_spec bundle = {
 		.image = &base->config,
+		.hardening = &b->oci->hardening,
 		.entrypoint = b->entrypoint,
 		.env = b->env,
 		.token = b->token_fd >= 0 && b->claim_fd < 0,

@@ -40,6 +40,12 @@ static int oci_network(struct runtime *rt, const char *id, struct buf *out)
 	return network_describe(dir, out);
 }
 
+static void free_environments(struct oci *oci)
+{
+	for (char **e = oci->fetch_envp; *e; e++)
+		free(*e);
+}
+
 static void oci_free(struct runtime *rt)
 {
 	struct oci *oci = oci_of(rt);
@@ -49,10 +55,11 @@ static void oci_free(struct runtime *rt)
 	list_foreach_safe (l, &oci->boxes)
 		box_free(list_entry(l, struct oci_box, link));
 	fetches_done(&oci->fetches);
+	logs_done(&oci->logs);
+	hardening_done(&oci->hardening);
 	bases_done(&oci->bases);
 	cgroups_done(&oci->cgroups);
-	for (char **e = oci->fetch_envp; *e; e++)
-		free(*e);
+	free_environments(oci);
 	free(oci);
 }
 
@@ -107,10 +114,11 @@ int oci_new(const struct runtime_env *env, const struct config *config, struct r
 	bases_init(&oci->bases, oci);
 	fetches_init(&oci->fetches, oci);
 	if (network_init(&oci->network, config, oci->envp) < 0) {
-		free(oci->envp[0]);
+		free_environments(oci);
 		free(oci);
 		return -ENAMETOOLONG;
 	}
+	logs_init(&oci->logs, oci);
 	(void)snprintf(oci->root_name, sizeof(oci->root_name), "host-%s", random_hex(name, 16));
 	*ret = &oci->rt;
 	return 0;

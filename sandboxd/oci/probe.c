@@ -76,16 +76,50 @@ static int make_state_dirs(const struct oci *oci, struct err *err)
 	return 0;
 }
 
-/* Runs oci-enter --check in a scratch directory and brings back what it says. Blocks: nothing is served yet.
- */
+/* Runs it and brings back what it says (cut to size); *ret_status as of waitpid(2). Blocks. */
+static int ask(const struct oci *oci, const char *program, char *const *argv, char *text, size_t size,
+	       int *ret_status, struct err *err)
+{
+	_cleanup_close_ int pidfd = -EBADF;
+	char rest[4096];
+	int ends[2];
+	pid_t pid;
+
+	int r = fs_pipe(ends, 0, 0);
+	if (r < 0)
+		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "make a pipe");
+	struct spawn spec = {.path = program,
+			     .argv = argv,
+			     .envp = oci->envp,
+			     .fds = {{ends[1], 1}, {ends[1], 2}},
+			     .fds_n = 2};
+	r = spawn(&spec, &pid, &pidfd, err);
+	fd_close(&ends[1]);
+	if (r == 0) {
+		ssize_t n = 1;
+		size_t len = 0;
+		while (n > 0) {
+			bool room = len < size - 1;
+			n = read(ends[0], room ? text + len : rest, room ? size - 1 - len : sizeof(rest));
+			len += room && n > 0 ? (size_t)n : 0;
+			n = n < 0 && errno == EINTR ? 1 : n;
+		}
+		while (len > 0 && text[len - 1] == '\n')
+			len--;
+		text[len] = '\0';
+		while (waitpid(pid, ret_status, 0) < 0 && errno == EINTR)
+			;
+	}
+	fd_close(&ends[0]);
+	return r;
+}
+
+/* Runs oci-enter --check in a scratch directory: nothing is served yet. */
 static int check_kernel(const struct oci *oci, struct err *err)
 {
 	static const char *const dirs[] = {"", "/lower", "/upper.0", "/work.0", "/rootfs"};
 	char dir[PATH_MAX], path[PATH_MAX + 16], text[ERR_MESSAGE_MAX] = "";
-	_cleanup_close_ int pidfd = -EBADF;
-	int ends[2];
-	pid_t pid;
-	siginfo_t info = {0};
+	int status = 0;
 
 	(void)snprintf(dir, sizeof(dir), "%s/roots/%s/check", oci->config->state_dir, oci->root_name);
 	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
@@ -93,28 +127,29 @@ static int check_kernel(const struct oci *oci, struct err *err)
 		if (mkdir(path, 0700) < 0)
 			return err_sys(err, "SANDBOX::UNAVAILABLE", errno, "make '%s'", path);
 	}
-	int r = fs_pipe(ends, 0, 0);
-	if (r < 0)
-		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "make a pipe");
 	char *const argv[] = {(char *)OCI_ENTER, dir, (char *)"--check", NULL};
-	struct spawn spec = {
-		.path = "/proc/self/exe", .argv = argv, .envp = oci->envp, .fds = {{ends[1], 2}}, .fds_n = 1};
-	r = spawn(&spec, &pid, &pidfd, err);
-	fd_close(&ends[1]);
-	if (r == 0) {
-		ssize_t n, len = 0;
-		while ((n = read(ends[0], text + len, sizeof(text) - 1 - (size_t)len)) > 0)
-			len += n;
-		while (len > 0 && text[len - 1] == '\n')
-			text[--len] = '\0';
-		while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR)
-			;
-		if (info.si_code != CLD_EXITED || info.si_status != 0)
-			r = err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP, "%s", text);
-	}
-	fd_close(&ends[0]);
+	int r = ask(oci, "/proc/self/exe", argv, text, sizeof(text), &status, err);
+	if (r == 0 && status != 0)
+		r = err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP, "%s", text);
 	(void)fs_remove_tree(AT_FDCWD, dir);
 	return r;
+}
+
+/* The agent's listening socket is handed to it through the runtime; who can do that, can with exec too. */
+static int check_runtime(const struct oci *oci, struct err *err)
+{
+	char text[16384] = "";
+	char *const argv[] = {(char *)oci->runtime_path, (char *)"exec", (char *)"--help", NULL};
+	int status = 0;
+
+	int r = ask(oci, oci->runtime_path, argv, text, sizeof(text), &status, err);
+	if (r < 0 || strstr(text, "preserve-fds"))
+		return r;
+	return err_set(
+		err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP,
+		"the OCI runtime '%s' cannot hand a socket into a container (`run --preserve-fds`), which "
+		"the agent needs; crun and runc can; gVisor's runsc is for the docker runtime (secure_runtime)",
+		oci->config->runtime);
 }
 
 int oci_probe(struct runtime *rt, struct err *err)
@@ -140,5 +175,11 @@ int oci_probe(struct runtime *rt, struct err *err)
 		r = agent_copy(oci->config->execd, agent, err);
 	if (r == 0)
 		r = check_kernel(oci, err);
-	return r == 0 ? network_probe(&oci->network, err) : r;
+	if (r == 0)
+		r = check_runtime(oci, err);
+	if (r == 0)
+		r = network_probe(&oci->network, err);
+	if (r == 0)
+		r = hardening_load(oci->config, oci->network.mode == NETWORK_NONE, &oci->hardening, err);
+	return r;
 }

@@ -126,6 +126,7 @@ static void on_running(struct oci_box *b)
 		return;
 	}
 	b->phase = OCI_RUNNING;
+	logs_watch(&b->oci->logs, b);
 	if (b->dying) {
 		box_teardown(b);
 		return;

@@ -1,5 +1,6 @@
 """Images: where they come from, what they say, and what hostile ones try."""
 
+import io
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from images import BUSYBOX, Image, Registry, directory, file, layer, link, shell
+from images import BUSYBOX, Image, Registry, file, layer, link, shell
 from test_lifecycle import crash, create, delete, get, nothing_left, running, sh, wait
 
 pytestmark = [
@@ -58,7 +59,7 @@ def failure(sandboxd, image, **fields):
 
 def test_directory(tmp_path, start_sandboxd):
     root = tmp_path / "images" / "tools"
-    with tarfile.open(fileobj=__import__("io").BytesIO(layer([*shell(), file("marker", b"here\n")]))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(layer([*shell(), file("marker", b"here\n")]))) as tar:
         tar.extractall(root)
     sandboxd = start_sandboxd(
         **config(tmp_path, [("tools", f"dir:{root}")], image_paths=[str(tmp_path / "images")])
@@ -445,6 +446,7 @@ def test_hostile_image(tmp_path, start_sandboxd):
         file("way/escaped-link", b"x"),
         ("dev/memory", b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 1, "mode": 0o666}),
         ("disk", b"", {"type": tarfile.BLKTYPE, "devmajor": 8, "devminor": 0, "mode": 0o666}),
+        ("memory", b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 5, "mode": 0o666}),
         file("bin/setuid", open(BUSYBOX, "rb").read(), 0o4755),
         ("hard", b"", {"type": tarfile.LNKTYPE, "linkname": "/etc/shadow"}),
     ]
@@ -461,7 +463,7 @@ def test_hostile_image(tmp_path, start_sandboxd):
     Image(layer([e for e in evil if e[0] != "hard"]), layer(second)).layout(tmp_path / "layout")
     sandboxd = start_sandboxd(**config(tmp_path, [("evil", f"oci:{tmp_path}/layout")]))
     id = running(sandboxd, image=named("evil"))
-    assert sh(sandboxd, id, "cat /etc/hostname; stat -c %F /proc /.execd /etc /tmp; echo > /tmp/x; cat /disk") == (
+    assert sh(sandboxd, id, "cat /etc/hostname; stat -c %F /proc /.execd /etc /tmp; echo > /tmp/x; cat /disk; /bin/busybox head -c 1 /memory") == (
         "sandbox\n" + "directory\n" * 3 + "directory"
     )
     assert "0000000000000000" in sh(sandboxd, id, "cat /proc/self/status | /bin/busybox grep CapInh")
