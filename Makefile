@@ -41,6 +41,13 @@ EXECD    := $(wildcard execd/*.c execd/*/*.c)
 SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
 TESTS    := $(wildcard tests/unit/test_*.c tests/api/*.c)
 KERNELS  := $(filter-out %.md kernels/go/% kernels/bash/%,$(wildcard kernels/*/*.*)) kernels/bash/fork.so
+
+# JDK 17 or later compiles the Java kernel beforehand; without it every start does that, half a second of its time.
+JAVAC := $(shell command -v jar >/dev/null && \
+	javac -version 2>&1 | awk '{ split($$2, v, "."); if (v[1] >= 17) print "javac" }')
+ifdef JAVAC
+KERNELS := $(KERNELS:kernels/java/kernel.java=kernels/java/classes.jar)
+endif
 objects   = $(patsubst %,$O/%.o,$(basename $1))
 
 # The agent has to stay under 2 MB: of it, what is in no tight loop is made small.
@@ -67,6 +74,16 @@ $O/kernels/%.so: kernels/%.c build/deps/build.stamp
 		-shared -nostdlib -Wl,-z,noseparate-code -s $< -o $@
 
 $O/kernels/%.so.gz: $O/kernels/%.so
+	@gzip -9nc $< >$@
+
+$O/kernels/java/classes.jar: kernels/java/kernel.java
+	@rm -rf $(@D)/classes && mkdir -p $(@D)/classes $(@D)/source
+	@echo "  JAVAC $<"
+	@cp $< $(@D)/source/ExecdKernel.java
+	$(Q)$(JAVAC) --release 17 -nowarn -g:none -d $(@D)/classes $(@D)/source/ExecdKernel.java
+	$(Q)jar --create --no-compress --date=2000-01-01T00:00:00Z --file $@ -C $(@D)/classes .
+
+$O/kernels/%.jar.gz: $O/kernels/%.jar
 	@gzip -9nc $< >$@
 
 $O/kernels.S: $(KERNELS:%=$O/%.gz) Makefile

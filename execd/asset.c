@@ -33,7 +33,6 @@ EMBEDDED(kernel_node_sucrase_min);
 EMBEDDED(kernel_node_transform);
 EMBEDDED(kernel_node_typescript);
 EMBEDDED(kernel_node_wire);
-EMBEDDED(kernel_java);
 EMBEDDED(kernel_python);
 EMBEDDED(kernel_python_cell);
 EMBEDDED(kernel_python_display);
@@ -41,6 +40,12 @@ EMBEDDED(kernel_python_figures);
 EMBEDDED(kernel_python_magics);
 EMBEDDED(kernel_python_streams);
 EMBEDDED(kernel_python_wire);
+
+/* One of both: a build with a JDK has the classes. */
+extern const char kernel_java_start[] __attribute__((weak));
+extern const char kernel_java_end[] __attribute__((weak));
+extern const char kernel_java_classes_start[] __attribute__((weak));
+extern const char kernel_java_classes_end[] __attribute__((weak));
 
 #define ASSET(folder, name, symbol)                                                                          \
 	{                                                                                                    \
@@ -59,6 +64,7 @@ static const struct asset assets[] = {
 	ASSET("node", "typescript.js", kernel_node_typescript),
 	ASSET("node", "wire.js", kernel_node_wire),
 	ASSET("java", "#!kernel.java", kernel_java), /* java passes over a first line that begins like this */
+	ASSET("java-classes", "classes.jar", kernel_java_classes),
 	ASSET("python", "kernel.py", kernel_python),
 	ASSET("python", "cell.py", kernel_python_cell),
 	ASSET("python", "display.py", kernel_python_display),
@@ -110,14 +116,14 @@ static int seal(int fd)
 	return fcntl(fd, F_ADD_SEALS, seals) < 0 || lseek(fd, 0, SEEK_SET) < 0 ? -errno : 0;
 }
 
-static int make_file(const char *folder, const char *name, int *ret_fd, struct err *err)
+static int make_file(const char *folder, bool headed, int *ret_fd, struct err *err)
 {
 	_cleanup_close_ int fd = memfd_create("kernel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	int r = fd < 0 ? -errno : 0;
 	for (size_t i = 0; i < ARRAY_SIZE(assets) && r >= 0; i++) {
 		const struct asset *a = &assets[i];
-		if (strcmp(a->folder, folder) == 0 && (!name || strcmp(a->name, name) == 0))
-			r = name ? write_content(fd, a) : write_asset(fd, a);
+		if (strcmp(a->folder, folder) == 0)
+			r = headed ? write_asset(fd, a) : write_content(fd, a);
 	}
 	if (r >= 0)
 		r = seal(fd);
@@ -127,14 +133,22 @@ static int make_file(const char *folder, const char *name, int *ret_fd, struct e
 	return 0;
 }
 
-int asset_open(const char *folder, int *ret_fd, struct err *err)
+bool asset_there(const char *folder)
 {
-	return make_file(folder, NULL, ret_fd, err);
+	for (size_t i = 0; i < ARRAY_SIZE(assets); i++)
+		if (strcmp(assets[i].folder, folder) == 0)
+			return assets[i].start != NULL;
+	return false;
 }
 
-int asset_file(const char *folder, const char *name, int *ret_fd, struct err *err)
+int asset_open(const char *folder, int *ret_fd, struct err *err)
 {
-	return make_file(folder, name, ret_fd, err);
+	return make_file(folder, true, ret_fd, err);
+}
+
+int asset_file(const char *folder, int *ret_fd, struct err *err)
+{
+	return make_file(folder, false, ret_fd, err);
 }
 
 int asset_program(const char *name, char *path, size_t size)

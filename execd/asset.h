@@ -10,12 +10,16 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "lib/err.h"
 
+/* Has the build embedded anything of it? */
+bool asset_there(const char *folder);
 /* folder: "python", ... *ret_fd is close-on-exec and the caller's, at offset 0. */
 int asset_open(const char *folder, int *ret_fd, struct err *err);
-/* One file alone, just its bytes. */
-int asset_file(const char *folder, const char *name, int *ret_fd, struct err *err);
+/* Of a folder with one file: just its bytes. */
+int asset_file(const char *folder, int *ret_fd, struct err *err);
 /*
  * Where a kernel lies that is too large to be carried: in the folder kernels/ beside the agent's program,
  * or in the one that EXECD_KERNELS names. That it is there is for the caller to find out.

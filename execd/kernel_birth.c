@@ -80,12 +80,19 @@ static int kernel_new(struct execd *execd, const struct kernel_spec *spec, struc
 	return 0;
 }
 
+static bool is_ready(const struct language *l)
+{
+	return l->ready && asset_there(l->ready);
+}
+
 static int try_program(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends, int assets,
 		       const char *program, struct err *err)
 {
 	const char *argv[KERNEL_ARGV_MAX] = {program};
-	for (size_t i = 0; spec->language->args[i] && i + 2 < ARRAY_SIZE(argv); i++)
-		argv[i + 1] = spec->language->args[i];
+	const char *const *args =
+		is_ready(spec->language) ? spec->language->ready_args : spec->language->args;
+	for (size_t i = 0; args[i] && i + 2 < ARRAY_SIZE(argv); i++)
+		argv[i + 1] = args[i];
 	struct spawn s = {
 		.path = program,
 		.argv = (char *const *)argv,
@@ -125,7 +132,7 @@ static int start_program(struct kernel *k, const struct kernel_spec *spec, const
 	_cleanup_close_ int assets = -EBADF;
 	if (l->beside)
 		return start_beside(k, spec, ends, err);
-	int r = asset_open(l->assets, &assets, err);
+	int r = is_ready(l) ? asset_file(l->ready, &assets, err) : asset_open(l->assets, &assets, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < LANGUAGE_PROGRAMS_MAX && l->programs[i]; i++) {

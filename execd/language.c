@@ -44,15 +44,27 @@ static const char *const javascript_args[] = {NODE_FLAGS, "-e", node_boot, "java
 static const char *const typescript_args[] = {NODE_FLAGS, "-e", node_boot, "typescript", NULL};
 
 /*
- * Compiled from its source as it starts, see kernel.java; with the quick compiler alone that takes half the
- * processor time. The streams of java.io are put on the control
- * socket, which needs the right to make their descriptor.
+ * Compiled from its source as it starts, see kernel.java; with the quick compiler alone a start takes half
+ * the processor time. The streams of java.io are put on the control socket, which needs the right to make
+ * their descriptor.
  */
 static const char *const java_args[] = {
 	"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
 	"-Xshare:auto",	    "--add-opens=java.base/java.io=ALL-UNNAMED",
 	"--source",	    "17",
 	"/proc/self/fd/4",  NULL,
+};
+
+/* Compiled beforehand. */
+static const char *const java_ready_args[] = {
+	"-XX:+UseSerialGC",
+	"-XX:TieredStopAtLevel=1",
+	"-Xshare:auto",
+	"--add-opens=java.base/java.io=ALL-UNNAMED",
+	"-cp",
+	"/proc/self/fd/4",
+	"ExecdKernel",
+	NULL,
 };
 
 static const char *const no_args[] = {NULL};
@@ -89,6 +101,8 @@ static const struct language languages[] = {
 		.programs = {"java"},
 		.args = java_args,
 		.assets = "java",
+		.ready = "java-classes",
+		.ready_args = java_ready_args,
 		.spare = true,
 		.rooted = true,
 	},

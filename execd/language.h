@@ -15,6 +15,8 @@ struct language {
 	const char *programs[LANGUAGE_PROGRAMS_MAX]; /* the first that is in PATH is started */
 	const char *const *args;		     /* after the program's name, NULL-terminated */
 	const char *assets;			     /* its folder in kernels/ */
+	const char *ready; /* a folder of one file that a build may have made of these, handed over alone */
+	const char *const *ready_args; /* what args are then */
 	const char
 		*beside; /* or none of these three but args: a file in the folder kernels/ beside the agent */
 	bool zygote;	 /* contexts are forked from one warm process by FRAME_FORK */

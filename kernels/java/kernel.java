@@ -225,7 +225,7 @@ final class ExecdKernel {
         Stream(String path, FileDescriptor otherwise) {
             FileOutputStream opened;
             try {
-                opened = new FileOutputStream(path);
+                opened = new FileOutputStream(path, true);
             } catch (IOException e) { // no /proc
                 opened = new FileOutputStream(otherwise);
             }
@@ -458,9 +458,22 @@ final class ExecdKernel {
         Session() {
             shell = JShell.builder().executionEngine(new Provider(engine), Map.of()).build();
             analysis = shell.sourceCodeAnalysis();
-            for (String path : System.getProperty("java.class.path", "").split(File.pathSeparator))
-                if (!path.isEmpty())
-                    shell.addToClasspath(path);
+            String paths = System.getenv("CLASSPATH");
+            for (String path : (paths == null ? "" : paths).split(File.pathSeparator))
+                for (String one : expand(path))
+                    shell.addToClasspath(one);
+        }
+
+        /* As the JVM reads it: dir/* is each jar in dir. */
+        private static List<String> expand(String path) {
+            List<String> all = new ArrayList<>();
+            String[] names = path.endsWith("/*") ? new File(path.substring(0, path.length() - 1)).list() : null;
+            if (names == null && !path.isEmpty())
+                all.add(path);
+            for (String name : names == null ? new String[0] : names)
+                if (name.toLowerCase().endsWith(".jar"))
+                    all.add(path.substring(0, path.length() - 1) + name);
+            return all;
         }
 
         /* Loads what a first cell needs: the compiler's own classes are what takes time. */

@@ -1,7 +1,9 @@
 """Java cells."""
 
 import os
+import shutil
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -225,6 +227,18 @@ def test_many_contexts_at_once(execd):
 def test_a_context_of_java_cannot_be_forked(java):
     answer = java.agent.http.post(f"/code/contexts/{java.id}/fork")
     assert answer.status_code >= 400 and "java" in answer.json()["message"]
+
+
+@pytest.mark.skipif(not shutil.which("javac"), reason="there is no JDK on this machine")
+def test_what_is_in_classpath_can_be_imported(start_execd, tmp_path):
+    folder, jars = tmp_path / "classes", tmp_path / "jars"
+    jars.mkdir()
+    for name, where in (("One", folder), ("Two", tmp_path / "two")):
+        (tmp_path / f"{name}.java").write_text(f'package lib; public class {name} {{ public static String name() {{ return "{name}"; }} }}')
+        subprocess.run(["javac", "-d", where, tmp_path / f"{name}.java"], check=True)
+    subprocess.run(["jar", "cf", jars / "two.jar", "-C", tmp_path / "two", "."], check=True)
+    java = create(start_execd(env={"CLASSPATH": f"{folder}:{jars}/*"}), "java")
+    assert java.value("import lib.*;\nOne.name() + Two.name()") == "OneTwo"
 
 
 # ---- bad input ------------------------------------------------------------------------------
