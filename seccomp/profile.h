@@ -19,7 +19,8 @@
 
 #define PROFILE_NAMES_MAX    4096 /* of system calls, over all rules */
 #define PROFILE_RULES_MAX    1024 /* elements of syscalls[] */
-#define PROFILE_ARGS_MAX     256  /* conditions on arguments, times the names they are for */
+#define PROFILE_ARGS_MAX     128  /* conditions on arguments, times the names they are for */
+#define PROFILE_PER_CALL_MAX 8	  /* rules of one call with a condition; those with more count for more */
 #define PROFILE_WARNINGS_MAX 1024 /* bytes of unknown names that are told */
 
 struct profile_warnings {
