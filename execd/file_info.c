@@ -6,8 +6,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "lib/clock.h"
 #include "lib/utf8.h"
 
 int file_stat(int dirfd, const char *path, struct statx *ret)
@@ -58,20 +58,12 @@ const char *file_kind(mode_t mode)
 /* RFC 3339 with the nanoseconds that the file system has; years outside 1..9999 are clamped. */
 static void write_time(struct jw *w, const char *key, const struct statx_timestamp *ts)
 {
-	time_t t = ts->tv_sec;
+	struct clock_date d;
 	char text[64];
-	struct tm tm;
 
-	if (!gmtime_r(&t, &tm) || tm.tm_year > 9999 - 1900) {
-		jw_kstr(w, key, "9999-12-31T23:59:59Z");
-		return;
-	}
-	if (tm.tm_year < 1 - 1900) {
-		jw_kstr(w, key, "0001-01-01T00:00:00Z");
-		return;
-	}
-	(void)snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d.%09uZ", tm.tm_year + 1900,
-		       tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (unsigned)ts->tv_nsec);
+	clock_date(ts->tv_sec, &d);
+	(void)snprintf(text, sizeof(text), "%04u-%02u-%02uT%02u:%02u:%02u.%09uZ", d.year, d.month, d.day,
+		       d.hour, d.minute, d.second, (unsigned)ts->tv_nsec);
 	jw_kstr(w, key, text);
 }
 

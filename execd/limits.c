@@ -19,6 +19,7 @@
 
 #include "execd/cgroup.h"
 #include "lib/fs.h"
+#include "lib/scan.h"
 #include "proto/json.h"
 
 #define LEAF	    "execd.agent" /* where PID 1 and its companions go */
@@ -252,9 +253,10 @@ static bool hold_by_cgroup(struct limits_hold *h, enum limit limit, const char *
 static bool processes_bind(uid_t uid)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT(CGROUP_FILE_MAX);
-	unsigned inside, outside;
 	const char *map = uid == 0 ? cgroup_text(AT_FDCWD, "/proc/self/uid_map", &b) : NULL;
-	return uid != 0 || (map && sscanf(map, " %u %u", &inside, &outside) == 2 && outside != 0);
+	struct scan s = SCAN(map);
+	(void)scan_number(&s, 10, UINT32_MAX); /* inside */
+	return uid != 0 || (scan_number(&s, 10, UINT32_MAX) != 0 && scan_ok(&s));
 }
 
 /* A lower bound that we are under ourselves holds. */

@@ -18,6 +18,7 @@
 #include "lib/buf.h"
 #include "lib/clock.h"
 #include "lib/fs.h"
+#include "lib/scan.h"
 
 #define MIB (1024.0 * 1024.0)
 
@@ -38,14 +39,14 @@ struct metrics {
 
 static int cpu_usage(const struct metrics *m, struct buf *b, uint64_t *ret_usec)
 {
-	unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
-	uint64_t v;
-	const char *text;
+	struct scan s;
+	uint64_t v, busy;
 	int r;
 	switch (m->source) {
-	case SOURCE_CGROUP2:
-		text = cgroup_text(m->cpu_fd, "cpu.stat", b);
+	case SOURCE_CGROUP2: {
+		const char *text = cgroup_text(m->cpu_fd, "cpu.stat", b);
 		return text ? cgroup_field(text, "usage_usec", ret_usec) : -ENOENT;
+	}
 	case SOURCE_CGROUP1:
 		r = cgroup_number(m->cpu_fd, "cpuacct.usage", b, &v);
 		*ret_usec = r < 0 ? 0 : v / 1000;
@@ -53,13 +54,17 @@ static int cpu_usage(const struct metrics *m, struct buf *b, uint64_t *ret_usec)
 	case SOURCE_SYSTEM:
 		break;
 	}
-	text = cgroup_text(AT_FDCWD, "/proc/stat", b);
-	if (!text || sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle,
-			    &iowait, &irq, &softirq, &steal) != 8)
-		return -ENOENT;
-	*ret_usec =
-		(user + nice + system + irq + softirq + steal) * (1000000U / (unsigned)sysconf(_SC_CLK_TCK));
-	return 0;
+	s = SCAN(cgroup_text(AT_FDCWD, "/proc/stat", b));
+	scan_text(&s, "cpu ");
+	busy = scan_number(&s, 10, INT64_MAX);	/* user */
+	busy += scan_number(&s, 10, INT64_MAX); /* nice */
+	busy += scan_number(&s, 10, INT64_MAX); /* system */
+	scan_skip(&s, 2);			/* idle, iowait */
+	busy += scan_number(&s, 10, INT64_MAX); /* irq */
+	busy += scan_number(&s, 10, INT64_MAX); /* softirq */
+	busy += scan_number(&s, 10, INT64_MAX); /* steal */
+	*ret_usec = busy * (1000000U / (unsigned)sysconf(_SC_CLK_TCK));
+	return scan_ok(&s) ? 0 : -ENOENT;
 }
 
 static int memory_used(const struct metrics *m, struct buf *b, uint64_t *ret)
@@ -246,13 +251,12 @@ void metrics_agent(struct metrics_agent *ret)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT(CGROUP_FILE_MAX);
 	struct rusage usage;
-	unsigned long size, resident = 0;
-	const char *text = cgroup_text(AT_FDCWD, "/proc/self/statm", &b);
-	if (text && sscanf(text, "%lu %lu", &size, &resident) != 2)
-		resident = 0;
+	struct scan s = SCAN(cgroup_text(AT_FDCWD, "/proc/self/statm", &b));
+	scan_skip(&s, 1); /* size */
+	uint64_t resident = scan_number(&s, 10, UINT32_MAX);
 	(void)getrusage(RUSAGE_SELF, &usage);
 	*ret = (struct metrics_agent){
-		.resident_bytes = (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE),
+		.resident_bytes = resident * (uint64_t)sysconf(_SC_PAGESIZE),
 		.cpu_usec = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000U +
 			    (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec),
 		.fds = count_fds(),

@@ -24,6 +24,7 @@
 
 #include "lib/buf.h"
 #include "lib/fs.h"
+#include "lib/scan.h"
 
 #define LISTEN_STATE 10 /* TCP_LISTEN; <netinet/tcp.h> and <linux/tcp.h> exclude each other */
 #define REPLY_SIZE   65536
@@ -160,32 +161,39 @@ static int read_diag(struct port_list *l)
 /* ---- /proc/net/tcp ----------------------------------------------------------------- */
 
 /* Addresses are words of the host's byte order, each as eight hexadecimal digits. */
-static bool take_address(const char *hex, sa_family_t family, char out[INET6_ADDRSTRLEN])
+static bool take_address(struct scan *s, sa_family_t family, char out[INET6_ADDRSTRLEN])
 {
 	uint32_t words[4] = {0};
 	int n = family == AF_INET ? 1 : 4;
 
 	for (int i = 0; i < n; i++)
-		if (sscanf(hex + 8 * (ptrdiff_t)i, "%8" SCNx32, &words[i]) != 1)
-			return false;
-	return inet_ntop(family, words, out, INET6_ADDRSTRLEN) != NULL;
+		words[i] = (uint32_t)scan_digits(s, 16, 8);
+	return scan_ok(s) && inet_ntop(family, words, out, INET6_ADDRSTRLEN) != NULL;
 }
 
+/* proc_net_tcp in the kernel's documentation: "sl: address:port remote state queues timer retransmits uid
+ * timeout inode". */
 static void take_line(struct port_list *l, const char *line, sa_family_t family)
 {
 	struct port p = {.family = family}, *to;
-	unsigned number, state, uid, inode;
-	char hex[33];
+	struct scan s = SCAN(line);
+	uint64_t state;
 
-	if (sscanf(line, " %*u: %32[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*x:%*x %*x:%*x %*x %u %*u %u", hex,
-		   &number, &state, &uid, &inode) != 5 ||
-	    state != LISTEN_STATE || strlen(hex) != (family == AF_INET ? 8 : 32) ||
-	    !take_address(hex, family, p.address))
+	scan_skip(&s, 1);
+	scan_text(&s, " ");
+	if (!take_address(&s, family, p.address))
+		return;
+	scan_text(&s, ":");
+	p.number = (uint16_t)scan_digits(&s, 16, 4);
+	scan_skip(&s, 1);
+	state = scan_number(&s, 16, UINT8_MAX);
+	scan_skip(&s, 3);
+	p.uid = (uid_t)scan_number(&s, 10, UINT32_MAX);
+	scan_skip(&s, 1);
+	p.inode = (uint32_t)scan_number(&s, 10, UINT32_MAX);
+	if (!scan_ok(&s) || state != LISTEN_STATE)
 		return;
 	to = port_add(l);
-	p.number = (uint16_t)number;
-	p.uid = uid;
-	p.inode = inode;
 	if (to)
 		*to = p;
 }
@@ -250,12 +258,15 @@ static void search_process(struct port_list *l, int proc, pid_t pid, size_t *mis
 	while (*missing > 0 && (e = readdir(dir))) {
 		char link[64];
 		ssize_t n = readlinkat(dirfd(dir), e->d_name, link, sizeof(link) - 1);
+		struct scan s = SCAN(link);
 		uint32_t inode;
 
 		if (n <= 0)
 			continue;
 		link[n] = '\0';
-		if (sscanf(link, "socket:[%" SCNu32 "]", &inode) == 1)
+		scan_text(&s, "socket:[");
+		inode = (uint32_t)scan_number(&s, 10, UINT32_MAX);
+		if (scan_ok(&s))
 			take_process(l, proc, pid, inode, missing);
 	}
 	(void)closedir(dir);

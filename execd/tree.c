@@ -13,10 +13,13 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+
+#include "lib/scan.h"
 
 #define ROUNDS_MAX  16		 /* a fork bomb gets no more than this */
 #define ENVIRON_MAX (256 * 1024) /* bytes of one environment that are searched for the mark */
@@ -58,20 +61,22 @@ static ssize_t read_proc(int proc, pid_t pid, const char *file, char *out, size_
 /* proc(5): pid (comm) state ppid pgrp session ... starttime is field 22; comm may hold anything. */
 static int read_process(int proc, pid_t pid, struct process *ret)
 {
-	char text[STAT_MAX], state;
-	int ppid, pgrp, session;
-	unsigned long long start;
+	char text[STAT_MAX];
+	struct scan s;
 	if (read_proc(proc, pid, "stat", text, sizeof(text)) <= 0)
 		return -ESRCH;
 	const char *p = strrchr(text, ')');
-	if (!p ||
-	    sscanf(p + 1, " %c %d %d %d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-		   &state, &ppid, &pgrp, &session, &start) != 5)
+	if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X')
 		return -ESRCH;
-	if (state == 'Z' || state == 'X')
-		return -ESRCH;
-	*ret = (struct process){pid, ppid, pgrp, session, start, false, false};
-	return 0;
+	s = SCAN(p + 2);
+	scan_skip(&s, 1);
+	*ret = (struct process){.pid = pid};
+	ret->ppid = (pid_t)scan_number(&s, 10, INT_MAX);
+	ret->pgrp = (pid_t)scan_number(&s, 10, INT_MAX);
+	ret->session = (pid_t)scan_number(&s, 10, INT_MAX);
+	scan_skip(&s, 15);
+	ret->start = scan_number(&s, 10, UINT64_MAX);
+	return scan_ok(&s) ? 0 : -ESRCH;
 }
 
 static bool is_marked(int proc, pid_t pid, const char *mark)

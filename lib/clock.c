@@ -11,9 +11,10 @@
 #include <string.h>
 #include <time.h>
 
-#define MS_PER_DAY 86400000ULL
-/* 9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can write. */
-#define RFC3339_LAST_MS 253402300799999ULL
+#define S_PER_DAY 86400
+/* 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z. */
+#define FIRST_S (-62135596800LL)
+#define LAST_S	253402300799LL
 
 static uint64_t clock_usec(clockid_t id)
 {
@@ -50,26 +51,46 @@ static int64_t days_from_civil(int64_t y, unsigned m, unsigned d)
 	return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
 }
 
-static void civil_from_days(uint64_t days, unsigned *y, unsigned *m, unsigned *d)
+void clock_date(int64_t unix_seconds, struct clock_date *ret)
 {
-	uint64_t z = days + 719468, era = z / 146097, doe = z % 146097;
+	uint64_t s = (uint64_t)(MIN(MAX(unix_seconds, (int64_t)FIRST_S), (int64_t)LAST_S) - FIRST_S);
+	unsigned t = (unsigned)(s % S_PER_DAY);
+	/* Days since 0000-03-01, which is 306 days before the first. */
+	uint64_t z = s / S_PER_DAY + 306, era = z / 146097, doe = z % 146097;
 	uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
 	uint64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
 	uint64_t mp = (5 * doy + 2) / 153;
 
-	*d = (unsigned)(doy - (153 * mp + 2) / 5 + 1);
-	*m = (unsigned)(mp < 10 ? mp + 3 : mp - 9);
-	*y = (unsigned)(yoe + era * 400 + (*m <= 2));
+	ret->day = (unsigned)(doy - (153 * mp + 2) / 5 + 1);
+	ret->month = (unsigned)(mp < 10 ? mp + 3 : mp - 9);
+	ret->year = (unsigned)(yoe + era * 400 + (ret->month <= 2));
+	ret->weekday = (unsigned)((s / S_PER_DAY + 1) % 7); /* the first was a Monday */
+	ret->hour = t / 3600;
+	ret->minute = t / 60 % 60;
+	ret->second = t % 60;
 }
 
 char *clock_rfc3339(uint64_t real_ms, char out[CLOCK_RFC3339_MAX])
 {
-	uint64_t ms = MIN(real_ms, (uint64_t)RFC3339_LAST_MS);
-	unsigned y, m, d, t = (unsigned)(ms % MS_PER_DAY);
+	bool beyond = real_ms / 1000 > (uint64_t)LAST_S;
+	struct clock_date d;
 
-	civil_from_days(ms / MS_PER_DAY, &y, &m, &d);
-	(void)snprintf(out, CLOCK_RFC3339_MAX, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", y % 10000, m % 100,
-		       d % 100, t / 3600000 % 24, t / 60000 % 60, t / 1000 % 60, t % 1000);
+	clock_date(beyond ? LAST_S : (int64_t)(real_ms / 1000), &d);
+	(void)snprintf(out, CLOCK_RFC3339_MAX, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", d.year % 10000,
+		       d.month % 100, d.day % 100, d.hour % 100, d.minute % 100, d.second % 100,
+		       beyond ? 999 : (unsigned)(real_ms % 1000));
+	return out;
+}
+
+char *clock_http(int64_t unix_seconds, char out[CLOCK_HTTP_MAX])
+{
+	static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	struct clock_date d;
+
+	clock_date(unix_seconds, &d);
+	(void)snprintf(out, CLOCK_HTTP_MAX, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
+		       days + 3 * (d.weekday % 7), d.day % 100, months + 3 * ((d.month - 1) % 12),
+		       d.year % 10000, d.hour % 100, d.minute % 100, d.second % 100);
 	return out;
 }
 
@@ -155,7 +176,7 @@ int clock_rfc3339_parse(const char *s, uint64_t *ret_real_ms)
 	if (ms < 0)
 		return -ERANGE;
 	/* A leap second is the last of a UTC day; Unix time counts it as the first of the next. */
-	if (sec == 60 && (uint64_t)ms % MS_PER_DAY >= 1000)
+	if (sec == 60 && (uint64_t)ms % (1000ULL * S_PER_DAY) >= 1000)
 		return -EINVAL;
 	*ret_real_ms = (uint64_t)ms;
 	return 0;

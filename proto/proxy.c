@@ -24,6 +24,7 @@
 
 #include "lib/list.h"
 #include "lib/log.h"
+#include "lib/scan.h"
 #include "proto/chunked.h"
 #include "proto/headers.h"
 #include "proto/json.h"
@@ -195,9 +196,13 @@ static void decide_end(struct proxy *p, unsigned status)
 static int take_head(struct proxy *p, size_t n)
 {
 	char *text = (char *)p->in.data, *end = text + n, *line = text;
-	unsigned status, minor;
+	struct scan s = SCAN(text);
+	unsigned status;
 	p->framing = FRAMING_CLOSE;
-	if (sscanf(text, "HTTP/1.%1u %3u", &minor, &status) != 2 || status < 100)
+	scan_text(&s, "HTTP/1.");
+	(void)scan_digits(&s, 10, 1);
+	status = (unsigned)scan_number(&s, 10, 999);
+	if (!scan_ok(&s) || status < 100)
 		return -EPROTO;
 	bool raw = status < 200;
 	for (int first = 1; line < end - 2; first = 0) {

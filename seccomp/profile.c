@@ -17,6 +17,7 @@
 
 #include "lib/buf.h"
 #include "lib/fs.h"
+#include "lib/scan.h"
 #include "seccomp/names.h"
 
 #define PLACE_MAX 128
@@ -168,18 +169,31 @@ static int has_arch(const struct compiler *c, json_t *arches, const char *place,
 	return 0;
 }
 
+/* "MAJOR.MINOR" as one number that can be compared. */
+static uint64_t version(struct scan *s)
+{
+	uint64_t major = scan_number(s, 10, 999);
+
+	scan_text(s, ".");
+	return major << 32 | scan_number(s, 10, 999);
+}
+
 static int has_kernel(const struct compiler *c, json_t *v, const char *place, bool *ret)
 {
 	const char *text = json_string_value(v);
-	unsigned major, minor, our_major = 0, our_minor = 0;
+	uint64_t wanted, ours;
 	struct utsname uts;
-	int end = 0;
+	struct scan s = SCAN(text);
 
-	if (!text || sscanf(text, "%3u.%3u%n", &major, &minor, &end) != 2 || text[end])
+	wanted = version(&s);
+	scan_end(&s);
+	if (!scan_ok(&s))
 		return bad(c, place, "must be a version such as \"4.8\"");
-	if (uname(&uts) < 0 || sscanf(uts.release, "%u.%u", &our_major, &our_minor) != 2)
+	s = SCAN(uname(&uts) < 0 ? NULL : uts.release);
+	ours = version(&s);
+	if (!scan_ok(&s))
 		return bad(c, place, "cannot be compared: this kernel does not tell its version");
-	*ret = our_major > major || (our_major == major && our_minor >= minor);
+	*ret = ours >= wanted;
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "execd/command.h"
 #include "execd/feed.h"
 #include "execd/run.h"
+#include "lib/scan.h"
 #include "proto/json.h"
 
 #define PIECE_MAX ((size_t)1 << 20)
@@ -206,11 +207,14 @@ static int signal_by_name(const char *name)
 		if (known && strcasecmp(known, name) == 0)
 			return signo;
 	}
-	int n = 0, end = 0;
-	if (strncasecmp(name, "RTMIN", 5) == 0 && (!name[5] || sscanf(name + 5, "+%d%n", &n, &end) == 1) &&
-	    (!name[5] || !name[5 + end]) && n >= 0 && SIGRTMIN + n <= SIGRTMAX)
-		return SIGRTMIN + n;
-	return -EINVAL;
+	if (strcasecmp(name, "RTMIN") == 0)
+		return SIGRTMIN;
+	if (strncasecmp(name, "RTMIN+", 6) != 0)
+		return -EINVAL;
+	struct scan s = SCAN(name + 6);
+	int n = (int)scan_number(&s, 10, (uint64_t)(SIGRTMAX - SIGRTMIN));
+	scan_end(&s);
+	return scan_ok(&s) ? SIGRTMIN + n : -EINVAL;
 }
 
 static int parse_signal(json_t *body, int *ret, struct err *err)

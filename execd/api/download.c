@@ -14,13 +14,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "execd/api/api.h"
 #include "execd/api/range.h"
 #include "execd/file_info.h"
 #include "execd/file_read.h"
 #include "execd/path.h"
+#include "lib/clock.h"
 #include "lib/utf8.h"
 
 #define DOWNLOAD_WHOLE_MAX (64U << 10)
@@ -162,14 +162,6 @@ static int add_disposition(struct http_req *req, const char *name)
 	return http_add_header(req, "Content-Disposition", buf_cstr(&value));
 }
 
-static void format_modified(const struct stat *st, char out[64])
-{
-	struct tm tm;
-
-	if (!gmtime_r(&st->st_mtime, &tm) || strftime(out, 64, "%a, %d %b %Y %H:%M:%S GMT", &tm) == 0)
-		(void)snprintf(out, 64, "Thu, 01 Jan 1970 00:00:00 GMT");
-}
-
 static int add_headers(struct http_req *req, const struct download *d, const char *modified, struct err *err)
 {
 	int r = add_disposition(req, path_base(d->path));
@@ -190,13 +182,13 @@ static int send_bytes(struct download *d, struct http_req *req, uint64_t size, s
 {
 	const char *range = http_header(req, "range"), *if_range = http_header(req, "if-range");
 	uint64_t offset = 0, n = size;
-	char modified[64], text[96];
+	char modified[CLOCK_HTTP_MAX], text[96];
 	struct stat st;
 	int r = 0;
 
 	if (fstat(d->fd, &st) < 0)
 		return file_err(err, errno, "read '%s'", d->path);
-	format_modified(&st, modified);
+	(void)clock_http(st.st_mtime, modified);
 	if (range && !d->endless && (!if_range || strcmp(if_range, modified) == 0))
 		r = range_parse(range, size, &offset, &n);
 	if (r < 0) {
@@ -263,14 +255,14 @@ static void scan_run(struct pool_job *job)
 
 static int send_lines(struct download *d, struct http_req *req, struct err *err)
 {
-	char modified[64];
+	char modified[CLOCK_HTTP_MAX];
 	struct stat st;
 
 	if (!d->ran)
 		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", ECANCELED, "the agent is stopping");
 	if (d->result < 0 || fstat(d->fd, &st) < 0)
 		return file_err(err, d->result < 0 ? -d->result : errno, "read '%s'", d->path);
-	format_modified(&st, modified);
+	(void)clock_http(st.st_mtime, modified);
 	d->endless = false;
 	if (add_headers(req, d, modified, err) < 0)
 		return -ENOMEM;

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "execd/isolated/warden.h"
+#include "lib/scan.h"
 #include "lib/util.h"
 
 #define ID_MAP_MAX 8192
@@ -124,8 +125,11 @@ static int map_whole(const char *own, const char *path)
 		return -errno;
 	in[len] = '\0';
 	for (const char *line = in; *line; line = strchrnul(line, '\n'), line += *line == '\n') {
-		unsigned inside, outside, count;
-		if (sscanf(line, "%u %u %u", &inside, &outside, &count) == 3 && n < sizeof(out) - 48)
+		struct scan s = SCAN(line);
+		unsigned inside = (unsigned)scan_number(&s, 10, UINT32_MAX);
+		(void)scan_number(&s, 10, UINT32_MAX); /* outside */
+		unsigned count = (unsigned)scan_number(&s, 10, UINT32_MAX);
+		if (scan_ok(&s) && n < sizeof(out) - 48)
 			n += (size_t)snprintf(out + n, sizeof(out) - n, "%u %u %u\n", inside, inside, count);
 	}
 	return write_file(path, out, n);

@@ -55,6 +55,28 @@ static void test_every_day(void **state)
 	}
 }
 
+/* Every day from the year 1 to 2400, and what is beyond the ends. */
+static void test_http(void **state)
+{
+	char out[CLOCK_HTTP_MAX], want[64];
+	struct tm tm;
+
+	(void)state;
+	for (time_t day = -719162; day < 157056; day++) {
+		time_t t = day * 86400 + 30000 + day % 7;
+
+		assert_non_null(gmtime_r(&t, &tm));
+		/* %Y has no zeros in front. */
+		assert_true(strftime(want, sizeof(want), "%a, %d %b ", &tm) > 0);
+		(void)snprintf(want + 12, sizeof(want) - 12, "%04d %02d:%02d:%02d GMT", tm.tm_year + 1900,
+			       tm.tm_hour, tm.tm_min, tm.tm_sec);
+		if (strcmp(clock_http(t, out), want) != 0)
+			fail_msg("%s is not %s", out, want);
+	}
+	assert_string_equal(clock_http(INT64_MIN, out), "Mon, 01 Jan 0001 00:00:00 GMT");
+	assert_string_equal(clock_http(INT64_MAX, out), "Fri, 31 Dec 9999 23:59:59 GMT");
+}
+
 static void test_forms(void **state)
 {
 	static const char *const same[] = {
@@ -134,8 +156,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_known_instants), cmocka_unit_test(test_every_day),
-		cmocka_unit_test(test_forms),	       cmocka_unit_test(test_not_a_time),
-		cmocka_unit_test(test_clocks),
+		cmocka_unit_test(test_http),	       cmocka_unit_test(test_forms),
+		cmocka_unit_test(test_not_a_time),     cmocka_unit_test(test_clocks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
