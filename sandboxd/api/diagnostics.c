@@ -154,6 +154,8 @@ static int collect(struct report *r, bool logs, struct err *err)
 		e = add_events(l, id, r, err);
 	if (e < 0)
 		return e;
+	bool network = (all || strcmp(r->scope, "network") == 0) &&
+		       sandboxes_network(l->sandboxes, id, &r->text) == 0;
 	if (logs && (all || container)) {
 		http_set_data(r->req, r);
 		http_on_gone(r->req, on_gone);
@@ -161,7 +163,7 @@ static int collect(struct report *r, bool logs, struct err *err)
 		if (e == 0)
 			return 0; /* on_log answers, or has answered */
 		warn_of_log(r, e);
-	} else if (!all && !lifecycle) {
+	} else if (!all && !lifecycle && !network) {
 		(void)snprintf(r->warning, sizeof(r->warning), "nothing is collected for %s of scope '%s'",
 			       r->kind, r->scope);
 	}
