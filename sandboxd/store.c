@@ -207,11 +207,14 @@ int store_due(struct store *s, uint64_t now_ms, char ret_id[64], enum sandbox_st
 
 /* ---- lists ----------------------------------------------------------------- */
 
-/* The text is ours; every value is bound. */
+/*
+ * The text is ours; every value is bound. The plus keeps SQLite from the index of states: a page is read
+ * in the order of the index of times, instead of all rows being made and sorted for it.
+ */
 static void filter_sql(char *out, size_t size, const char *head, const struct store_filter *f,
 		       const char *tail)
 {
-	int n = snprintf(out, size, "%s FROM sandboxes s WHERE s.state IN (", head);
+	int n = snprintf(out, size, "%s FROM sandboxes s WHERE +s.state IN (", head);
 	const char *comma = "";
 
 	for (unsigned i = 0; i < SANDBOX_STATES; i++)
@@ -222,8 +225,7 @@ static void filter_sql(char *out, size_t size, const char *head, const struct st
 	n += snprintf(out + n, size - (size_t)n, ")");
 	for (size_t i = 0; i < f->metadata_n; i++)
 		n += snprintf(out + n, size - (size_t)n,
-			      " AND EXISTS (SELECT 1 FROM metadata m WHERE m.sandbox = s.id AND m.key = ?%zu "
-			      "AND m.value = ?%zu)",
+			      " AND s.id IN (SELECT sandbox FROM metadata WHERE key = ?%zu AND value = ?%zu)",
 			      2 * i + 1, 2 * i + 2);
 	(void)snprintf(out + n, size - (size_t)n, "%s", tail);
 }
