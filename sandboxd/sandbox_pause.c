@@ -17,7 +17,7 @@ int sandbox_not_in_state(struct err *err, const char *code, const char *id, cons
 }
 
 /* The step is on its way: the row says so first. */
-int sandbox_freeze(struct sandbox *sb, bool on, struct err *err)
+static int freeze(struct sandbox *sb, bool on, struct err *err)
 {
 	if (*sb->taking)
 		return err_set(err, ERR_CONFLICT, "SANDBOX::INVALID_STATE", EBUSY,
@@ -52,13 +52,17 @@ int sandboxes_pause(struct sandboxes *all, const char *id, struct err *err)
 	int r = sb ? 0 : store_get(all->env.store, id, see_state, &state, err);
 	if (r < 0)
 		return r;
-	if (sb && sb->state == SANDBOX_PENDING && !*sb->taking) {
+	if (sb && ((sb->state == SANDBOX_PENDING && !*sb->taking) || sb->state == SANDBOX_RESUMING)) {
 		sb->pause_wanted = true;
+		return 0;
+	}
+	if (sb && sb->state == SANDBOX_PAUSING && sb->resume_wanted) {
+		sb->resume_wanted = false;
 		return 0;
 	}
 	if (!sb || sb->state != SANDBOX_RUNNING)
 		return sandbox_not_in_state(err, "DOCKER::SANDBOX_NOT_RUNNING", id, "running");
-	return sandbox_freeze(sb, true, err);
+	return freeze(sb, true, err);
 }
 
 int sandboxes_resume(struct sandboxes *all, const char *id, struct err *err)
@@ -69,9 +73,28 @@ int sandboxes_resume(struct sandboxes *all, const char *id, struct err *err)
 	int r = sb ? 0 : store_get(all->env.store, id, see_state, &state, err);
 	if (r < 0)
 		return r;
+	if (sb && sb->state == SANDBOX_PAUSING) {
+		sb->resume_wanted = true;
+		return 0;
+	}
+	if (sb && sb->pause_wanted) {
+		sb->pause_wanted = false;
+		return 0;
+	}
 	if (!sb || sb->state != SANDBOX_PAUSED)
 		return sandbox_not_in_state(err, "DOCKER::SANDBOX_NOT_PAUSED", id, "paused");
-	return sandbox_freeze(sb, false, err);
+	return freeze(sb, false, err);
+}
+
+void sandbox_do_wanted(struct sandbox *sb)
+{
+	bool pause = sb->state == SANDBOX_RUNNING && sb->pause_wanted;
+	bool resume = sb->state == SANDBOX_PAUSED && sb->resume_wanted;
+	struct err err;
+
+	sb->pause_wanted = sb->resume_wanted = false;
+	if ((pause || resume) && freeze(sb, pause, &err) < 0)
+		log_warn("sandbox %s: %s: %s", sb->box.id, pause ? "pause" : "resume", err.message);
 }
 
 void sandbox_on_frozen(struct runtime_box *box, bool on, const struct err *err)
@@ -88,5 +111,6 @@ void sandbox_on_frozen(struct runtime_box *box, bool on, const struct err *err)
 		t.message = err->message;
 	}
 	(void)sandboxes_move(sb->all, box->id, &t);
+	sandbox_do_wanted(sb);
 	sandboxes_check_drained(sb->all);
 }

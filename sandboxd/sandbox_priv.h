@@ -26,7 +26,8 @@ struct sandbox {
 	struct shelf *shelf;	     /* a spare's place in the pool, NULL: it is none, or is ending */
 	uint64_t give_up_ms;	     /* monotonic, of a spare that starts */
 	char taking[RUNTIME_ID_MAX]; /* the snapshot that is being taken of it, or waits until it runs */
-	bool pause_wanted;	     /* by a client that knew of its agent's answer before we did */
+	/* As soon as what is on its way has come: a client need not wait for it. */
+	bool pause_wanted, resume_wanted;
 	char handle[RUNTIME_HANDLE_MAX];
 	char notes[NOTES_MAX];
 };
@@ -72,7 +73,8 @@ void sandbox_tear_down(struct sandbox *sb, bool force);
 void sandbox_ask_agent(struct sandbox *sb);
 int sandbox_on_due(void *arg, const char *id, enum sandbox_state state, uint64_t now_ms);
 
-int sandbox_freeze(struct sandbox *sb, bool on, struct err *err);
+/* Pauses or resumes, where that has been asked for too early. */
+void sandbox_do_wanted(struct sandbox *sb);
 void sandbox_on_frozen(struct runtime_box *box, bool on, const struct err *err);
 int sandbox_not_in_state(struct err *err, const char *code, const char *id, const char *wanted);
 

@@ -153,8 +153,8 @@ static void check_running(struct sandbox *sb)
 				   false);
 	else if (*sb->taking)
 		(void)sandbox_take_snapshot(sb, &err);
-	else if (sb->pause_wanted && sandbox_freeze(sb, true, &err) < 0)
-		log_warn("sandbox %s: pause: %s", sb->box.id, err.message);
+	else
+		sandbox_do_wanted(sb);
 	sandboxes_check_drained(sb->all);
 }
 

@@ -148,6 +148,23 @@ def test_a_paused_one_expires(sandboxd):
     nothing_left(sandboxd, id)
 
 
+def test_nobody_need_wait_between(sandboxd):
+    """Each is accepted while the one before is on its way; what was asked for last is what becomes of it."""
+    id = create(sandboxd)
+    wait(sandboxd, id, "Running")
+    for _ in range(5):
+        for what in ("pause", "resume", "pause", "resume"):
+            assert post(sandboxd, id, what).status_code == 202
+        assert sh(sandboxd, id, "echo up") == "up"
+        assert wait(sandboxd, id, "Running")
+    for what in ("pause", "resume", "pause"):
+        assert post(sandboxd, id, what).status_code == 202
+    wait(sandboxd, id, "Paused")
+    assert post(sandboxd, id, "resume").status_code == 202
+    wait(sandboxd, id, "Running")
+    assert post(sandboxd, id, "snapshots").status_code == 202  # no wish is left over
+
+
 def test_a_paused_one_is_killed_from_outside(sandboxd):
     id = running(sandboxd)
     pause(sandboxd, id)

@@ -67,8 +67,21 @@ async function testFiles() {
   await assert.rejects(files.readFile(path));
 }
 
+async function testPauseAndResume() {
+  await files.writeFiles([{ path: "/tmp/kept", data: "kept" }]);
+  await sandbox.pause();
+  const resumed = await sandbox.resume();
+  assert.equal(resumed.id, sandbox.id);
+  assert.equal(await resumed.files.readFile("/tmp/kept"), "kept");
+  assert.equal((await resumed.getInfo()).status.state, "Running");
+  await resumed.pause();
+  const again = await Sandbox.resume({ connectionConfig: new ConnectionConfig(), sandboxId: sandbox.id });
+  assert.deepEqual(text((await again.commands.run("echo up")).logs.stdout), ["up"]);
+  await again.close();
+}
+
 try {
-  for (const test of [testCommands, testSessions, testFiles]) await test();
+  for (const test of [testCommands, testSessions, testFiles, testPauseAndResume]) await test();
   console.log("every value was right");
 } finally {
   await sandbox.kill();
