@@ -106,6 +106,7 @@ typedef void runtime_log_fn(void *arg, const struct buf *text, bool cut, int res
 /* Something that a driver has and no box stands for. Strings are borrowed. */
 struct runtime_found {
 	const char *id;
+	const char *of;	    /* of a snapshot: the sandbox it was taken of, or NULL */
 	const char *record; /* runtime_spec.record, where the driver keeps it, or NULL */
 	const char *handle; /* as of started(), or NULL: it does not run */
 	uint16_t port;	    /* 0: not known */
@@ -114,7 +115,7 @@ struct runtime_found {
 
 struct runtime_finder {
 	void (*sandbox)(void *arg, const struct runtime_found *found);
-	void (*snapshot)(void *arg, const char *id); /* also those that are wanted */
+	void (*snapshot)(void *arg, const struct runtime_found *found); /* also those that are wanted */
 	void *arg;
 };
 

@@ -91,6 +91,6 @@ int sandbox_take_snapshot(struct sandbox *sb, struct err *err);
 void sandbox_on_snapshotted(struct runtime_box *box, const char *snapshot, const struct err *why);
 void sandbox_snapshot_failed(struct sandbox *sb, const char *reason, const char *message);
 void sandboxes_retry_snapshot_deletes(struct sandboxes *all);
-/* The driver has this one: when nobody wants it, it goes. */
-void sandboxes_snapshot_found(struct sandboxes *all, const char *snapshot);
+/* The driver has this one: when nobody wants it, it goes; of a store that was lost, it is wanted. */
+void sandboxes_snapshot_found(struct sandboxes *all, const struct runtime_found *found);
 void sandboxes_recover_snapshots(struct sandboxes *all);

@@ -223,9 +223,9 @@ static void on_sandbox_found(void *arg, const struct runtime_found *found)
 	sandbox_tear_down(sb, false);
 }
 
-static void on_snapshot_found(void *arg, const char *id)
+static void on_snapshot_found(void *arg, const struct runtime_found *found)
 {
-	sandboxes_snapshot_found(arg, id);
+	sandboxes_snapshot_found(arg, found);
 }
 
 int sandboxes_recover(struct sandboxes *all, struct err *err)

@@ -50,14 +50,40 @@ static int see_snapshot(const struct snapshot_record *row, void *arg)
 	return 0;
 }
 
-void sandboxes_snapshot_found(struct sandboxes *all, const char *snapshot)
+/* A record of another store: that one was lost, and its snapshots are Ready, for others are not kept. */
+static bool rebuild_snapshot(struct sandboxes *all, const struct runtime_found *found)
+{
+	json_t *record = found->record ? json_loads(found->record, 0, NULL) : NULL;
+	const char *store = json_string_value(json_object_get(record, "store"));
+	const char *image = json_string_value(json_object_get(record, "image"));
+	const struct snapshot_record row = {
+		.id = found->id,
+		.sandbox = found->of,
+		.state = SNAPSHOT_READY,
+		.reason = "rebuilt",
+		.message = "Found after the store was lost.",
+		.created_ms = clock_real_ms(),
+		.image = image,
+	};
+	struct err err;
+	bool lost = store && image && found->of && strcmp(store, all->store_id) != 0;
+
+	if (lost && store_snapshot_insert(all->env.store, &row, &err) < 0)
+		log_error("snapshot %s: %s", found->id, err.message);
+	else if (lost)
+		log_info("snapshot %s: its row was lost and is rebuilt", found->id);
+	json_decref(record);
+	return lost;
+}
+
+void sandboxes_snapshot_found(struct sandboxes *all, const struct runtime_found *found)
 {
 	enum snapshot_state state = SNAPSHOT_FAILED;
 	struct err err;
 
-	int r = store_snapshot_get(all->env.store, snapshot, see_snapshot, &state, &err);
-	if (r == 0 ? state == SNAPSHOT_FAILED : r == -ENOENT)
-		remove_snapshot(all, snapshot);
+	int r = store_snapshot_get(all->env.store, found->id, see_snapshot, &state, &err);
+	if (r == 0 ? state == SNAPSHOT_FAILED : r == -ENOENT && !rebuild_snapshot(all, found))
+		remove_snapshot(all, found->id);
 }
 
 struct snapshot_ids {

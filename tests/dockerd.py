@@ -70,7 +70,7 @@ class Dockerd:
             _run("ip", "addr", "add", f"10.231.{net}.1/24", "dev", self.bridge)
             _run("ip", "link", "set", self.bridge, "up")
 
-    def start(self):
+    def start(self, tries=3):
         # tini adopts and reaps the shims: else they would become children of the test.
         argv = ["tini", "-s", "--", "dockerd", "--data-root", self.folder / "data", "--exec-root", self.short / "exec",
                 "--pidfile", self.short / "pid", "-H", self.url, "--iptables=false", "--ip-forward=false",
@@ -82,14 +82,21 @@ class Dockerd:
         self.http = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://docker", timeout=END_TIMEOUT_S
         )
-        deadline = time.monotonic() + END_TIMEOUT_S
-        while True:  # it has no way to tell
+        if self._answers():
+            return
+        if tries > 1 and "containerd" in self.log.read_text(errors="replace")[-800:]:
+            self.start(tries - 1)  # dockerd gives its containerd 15 s, which a busy machine may need
+            return
+        raise Unavailable(f"dockerd does not start:\n{self.log.read_text(errors='replace')[-800:]}")
+
+    def _answers(self):
+        """False: it has ended. It has no way to tell that it serves."""
+        while self.process.poll() is None:
             with suppress(httpx.TransportError):
                 if self.http.get("/_ping").status_code == 200:
-                    return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Unavailable(f"dockerd does not start:\n{self.log.read_text(errors='replace')[-800:]}")
+                    return True
             time.sleep(0.02)
+        return False
 
     @property
     def pid(self):

@@ -184,6 +184,10 @@ void docker_link_start(struct docker *d);
 /* -errno and why when the daemon is known to be away. */
 int docker_link_check(const struct docker *d, struct err *err);
 
+/* docker.c */
+/* Removes the folders of agents that no container has. */
+void docker_agents_clean(struct docker *d, const json_t *containers);
+
 /* output.c */
 /* Takes whole frames of a multiplexed stream from in and appends what they carry to out, as far as it has
  * room. -EBADMSG. */

@@ -76,6 +76,58 @@ static int copy_agent(struct docker *d, struct err *err)
 		     : agent_copy(d->config->execd, dir, err);
 }
 
+static bool agent_used(const json_t *containers, const char *name)
+{
+	size_t i = 0;
+	json_t *c;
+
+	json_array_foreach(containers, i, c)
+	{
+		const char *used =
+			json_string_value(json_object_get(json_object_get(c, "Labels"), LABEL_AGENT));
+		if (used && strcmp(used, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+struct cleaning {
+	struct pool_job job;
+	char path[PATH_MAX + 256];
+};
+
+/* Worker thread. */
+static void run_cleaning(struct pool_job *job)
+{
+	(void)fs_remove_tree(AT_FDCWD, container_of(job, struct cleaning, job)->path);
+}
+
+static void on_cleaned(struct pool_job *job)
+{
+	free(container_of(job, struct cleaning, job));
+}
+
+void docker_agents_clean(struct docker *d, const json_t *containers)
+{
+	DIR *dir = opendir(d->agents);
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		if (e->d_name[0] == '.' || strcmp(e->d_name, d->agent) == 0 ||
+		    agent_used(containers, e->d_name))
+			continue;
+		struct cleaning *c = calloc(1, sizeof(*c));
+		if (!c)
+			break;
+		c->job = (struct pool_job){.run = run_cleaning, .done = on_cleaned};
+		(void)snprintf(c->path, sizeof(c->path), "%s/%s", d->agents, e->d_name);
+		if (pool_submit(d->env.pool, &c->job) < 0)
+			free(c);
+	}
+	if (dir)
+		(void)closedir(dir);
+}
+
 static int docker_probe(struct runtime *rt, struct err *err)
 {
 	struct docker *d = docker_of(rt);

@@ -77,6 +77,15 @@ static void broken(struct docker *d, const char *what)
 	link_down(d, &err);
 }
 
+/* An answer, and not the one that was wanted; or none. */
+static void refused(struct docker *d, const struct engine_answer *a)
+{
+	if (a->status)
+		broken(d, a->err->message);
+	else
+		link_down(d, a->err);
+}
+
 /* ---- what it has ------------------------------------------------------------- */
 
 /* The agent's port as the list shows it; with the host's network it shows none. */
@@ -159,7 +168,7 @@ static void on_list(void *arg, const struct engine_answer *a)
 
 	d->list = NULL;
 	if (a->err) {
-		link_down(d, a->err);
+		refused(d, a);
 		return;
 	}
 	json_t *all = json_loadb((const char *)a->body->data, a->body->len, 0, NULL);
@@ -174,6 +183,8 @@ static void on_list(void *arg, const struct engine_answer *a)
 	d->link = LINK_UP;
 	d->retry_ms = RETRY_FIRST_MS;
 	reconcile(d, all);
+	if (first)
+		docker_agents_clean(d, all);
 	json_decref(all);
 	if (first)
 		docker_removals_begin(d);
@@ -215,6 +226,7 @@ static void ask_list(struct docker *d)
 
 static void see_image(struct docker *d, const json_t *image)
 {
+	const json_t *labels = json_object_get(image, "Labels"); /* those of the container that it was */
 	static const char repo[] = SNAPSHOT_REPO ":";
 	size_t i = 0;
 	json_t *tag;
@@ -223,7 +235,13 @@ static void see_image(struct docker *d, const json_t *image)
 	{
 		const char *name = json_string_value(tag);
 		if (name && strncmp(name, repo, strlen(repo)) == 0 && docker_box_id_ok(name + strlen(repo)))
-			d->finder.snapshot(d->finder.arg, name + strlen(repo));
+			d->finder.snapshot(
+				d->finder.arg,
+				&(struct runtime_found){
+					.id = name + strlen(repo),
+					.of = json_string_value(json_object_get(labels, LABEL_ID)),
+					.record = json_string_value(json_object_get(labels, LABEL_RECORD)),
+				});
 	}
 }
 
@@ -311,7 +329,10 @@ static void on_events_end(void *arg, const struct engine_answer *a)
 	d->events = NULL;
 	(void)err_set(&err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ECONNRESET,
 		      "the Docker daemon at %s has gone away", engine_address(d->engine));
-	link_down(d, a->err ? a->err : &err);
+	if (a->err)
+		refused(d, a);
+	else
+		link_down(d, &err);
 }
 
 static void ask_events(struct docker *d)
@@ -349,7 +370,7 @@ static void on_version(void *arg, const struct engine_answer *a)
 
 	d->ping = NULL;
 	if (a->err)
-		link_down(d, a->err);
+		refused(d, a);
 	else if (engine_set_version(d->engine, a->version) < 0)
 		broken(d, "it does not say which version of the API it has");
 	else

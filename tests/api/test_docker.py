@@ -169,6 +169,9 @@ def test_a_lost_store_is_rebuilt(start_sandboxd):
     first.http.post(f"/sandboxes/{ids[1]}/pause")
     wait(first, ids[1], "Paused")
     before = [get(first, id) for id in ids]
+    sh(first, ids[0], "echo kept >/root/file")
+    snapshot = first.http.post(f"/sandboxes/{ids[0]}/snapshots").json()["id"]
+    assert first.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
     crash(first)
     for file in first.state.glob("sandboxd.db*"):
         file.unlink()
@@ -181,6 +184,12 @@ def test_a_lost_store_is_rebuilt(start_sandboxd):
             assert new[key] == old[key], key
         assert new.get("expiresAt", "")[:19] == old.get("expiresAt", "")[:19]
     assert sh(second, ids[0], "echo up") == "up"
+    made = second.http.post("/sandboxes", json={"snapshotId": snapshot, "resourceLimits": {}})
+    assert made.status_code == 202, made.text
+    ids.append(made.json()["id"])
+    wait(second, ids[-1], "Running")
+    assert sh(second, ids[-1], "cat /root/file") == "kept"
+    assert len(os.listdir(second.state / "agents")) <= 2  # that of what runs, and ours
     second.http.post(f"/sandboxes/{ids[1]}/resume")
     wait(second, ids[1], "Running")
     for id in ids:
