@@ -71,6 +71,11 @@ static void call_done(void *arg, struct oneshot *o)
 	struct run *run = oneshot_run(o);
 	_cleanup_buf_ struct buf body = BUF_INIT(ANSWER_MAX);
 	struct jw w = JW_INIT(&body);
+	if (oneshot_failure(o)) {
+		http_reply_err(c->req, oneshot_failure(o));
+		call_free(c);
+		return;
+	}
 	jw_obj_begin(&w);
 	put_result(&w, o);
 	put_stream(&w, "stdout", run->output, OUTPUT_STDOUT);

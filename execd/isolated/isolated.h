@@ -35,8 +35,8 @@ struct oneshots *isolateds_oneshots(struct isolateds *is);
 struct isolated_spec {
 	struct room_spec room;
 	struct env_filter env;
-	uint64_t idle_ms; /* 0: for ever */
-	json_t *echo;	  /* what it was created with, as it is to be told */
+	uint64_t idle_ms;    /* 0: for ever */
+	json_t *echo;	     /* what it was created with, as it is to be told */
 	unsigned points_max; /* of its history.h; 0: its runs cannot be undone */
 };
 

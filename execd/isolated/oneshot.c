@@ -130,7 +130,7 @@ static void run_is_over(struct run_watch *w)
 {
 	struct oneshot *o = container_of(w, struct oneshot, watch);
 	struct oneshots *os = o->all;
-	bool plain = o->called && o->plain;
+	bool plain = o->called && o->plain && !room_failure(o->room);
 	if (o->done)
 		o->done(o->arg, o);
 	oneshot_end(o);
@@ -300,6 +300,11 @@ int oneshot_start(struct oneshots *os, const struct oneshot_spec *spec, oneshot_
 void oneshot_cancel(struct oneshot *o)
 {
 	oneshot_end(o);
+}
+
+const struct err *oneshot_failure(const struct oneshot *o)
+{
+	return room_failure(o->room);
 }
 
 struct run *oneshot_run(struct oneshot *o)

@@ -39,6 +39,8 @@ int oneshot_start(struct oneshots *os, const struct oneshot_spec *spec, oneshot_
 /* Nobody waits for it any more: it is ended. No done(). */
 void oneshot_cancel(struct oneshot *o);
 
+/* Why there was no room for it; NULL: there was one. Borrowed. */
+const struct err *oneshot_failure(const struct oneshot *o);
 struct run *oneshot_run(struct oneshot *o);
 bool oneshot_timed_out(const struct oneshot *o);
 /* What the function has left: {"result": ...} or {"error": {...}}; NULL when it did not get that far. The

@@ -285,6 +285,13 @@ static const char *const verbs[] = {[VIEW_SOURCE] = "open",
 				    [VIEW_PLACE] = "mount",
 				    [VIEW_OVERLAY] = "mount an overlay at"};
 
+int plan_step_kind(const struct buf *plan, uint32_t i)
+{
+	const struct wire_plan *head = (const void *)plan->data;
+	const struct view_step *steps = (const void *)(plan->data + sizeof(*head));
+	return plan->len > 0 && i < head->steps_n ? (int)steps[i].kind : -1;
+}
+
 const char *plan_step_text(const struct buf *plan, uint32_t i, char *out, size_t size)
 {
 	const struct wire_plan *head = (const void *)plan->data;

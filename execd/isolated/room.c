@@ -86,6 +86,11 @@ bool room_is_ready(const struct room *room)
 	return room->state == ROOM_READY;
 }
 
+const struct err *room_failure(const struct room *room)
+{
+	return room->stillborn ? &room->err : NULL;
+}
+
 pid_t room_pid(const struct room *room)
 {
 	return room->state == ROOM_ENDED ? 0 : room->init.pid;
@@ -110,16 +115,21 @@ void room_set_events(struct room *room, const struct room_events *events, void *
 
 /* ---- words for what failed --------------------------------------------------------- */
 
-static const char *need(const struct room *room, int errnum)
+static const char *need(const struct room *room, enum wire_stage stage, uint32_t step, int errnum)
 {
 	if (errnum != EPERM && errnum != EACCES)
 		return "";
-	return room->ids.userns
-		       ? " (user namespaces are not allowed here, or something over the agent, such as "
-			 "AppArmor or "
-			 "a seccomp filter, forbids it)"
-		       : " (the agent needs CAP_SYS_ADMIN for it, and no seccomp filter or AppArmor "
-			 "profile over it that forbids it)";
+	if (!room->ids.userns)
+		return " (the agent needs CAP_SYS_ADMIN for it, and no seccomp filter or AppArmor profile "
+		       "over it "
+		       "that forbids it)";
+	if (stage == WIRE_STAGE_VIEW && plan_step_kind(&room->plan, step) == VIEW_PROC)
+		return " (the container masks parts of its /proc, and then a user namespace gets none: the "
+		       "agent "
+		       "needs CAP_SYS_ADMIN, or the container an unmasked /proc)";
+	return " (user namespaces are not allowed here, or something over the agent, such as AppArmor or a "
+	       "seccomp "
+	       "filter, forbids it)";
 }
 
 static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, int errnum)
@@ -152,7 +162,8 @@ static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, 
 		      denied		 ? "NOT_SUPPORTED"
 		      : errnum == ENOENT ? "INVALID_REQUEST_BODY"
 					 : "RUNTIME_ERROR",
-		      errnum, "isolated session: %s: %s%s", what, strerror(errnum), need(room, errnum));
+		      errnum, "isolated session: %s: %s%s", what, strerror(errnum),
+		      need(room, stage, step, errnum));
 }
 
 /* ---- the life of a room --------------------------------------------------------------------- */
@@ -196,9 +207,10 @@ static void room_end(struct room *room)
 	fd_close(&room->mounts_ns);
 	fd_close(&room->users_ns);
 	fd_close(&room->cellar_fd);
+	fail_stage(room, WIRE_STAGE_NONE, 0, ECHILD);
+	room->stillborn = !was_ready;
 	end_children(room);
 	room_cleared(room, room->clear_tag);
-	fail_stage(room, WIRE_STAGE_NONE, 0, ECHILD);
 	if (was_ready && events.ended)
 		events.ended(room->arg);
 	else if (!was_ready && events.ready)

@@ -120,6 +120,8 @@ void room_set_events(struct room *room, const struct room_events *events, void *
 
 const char *room_id(const struct room *room);
 bool room_is_ready(const struct room *room);
+/* Why it has come to nothing; NULL: it has not, or not yet. Borrowed. */
+const struct err *room_failure(const struct room *room);
 /* Its init, for /proc/PID/...; 0 once it has ended. */
 pid_t room_pid(const struct room *room);
 struct room_mount *room_mounts(struct room *room, size_t *ret_n);

@@ -26,7 +26,7 @@ struct room {
 	unsigned refs;
 	char id[ROOM_ID_LEN + 1];
 	enum room_state state;
-	bool born, killed, lost, again, held; /* held: the loop's own reference */
+	bool born, killed, lost, again, stillborn, held; /* held: the loop's own reference */
 	uint64_t tag;
 	int socket;
 	struct loop_io io;
