@@ -148,7 +148,8 @@ static int check_runtime(const struct oci *oci, struct err *err)
 	return err_set(
 		err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP,
 		"the OCI runtime '%s' cannot hand a socket into a container (`run --preserve-fds`), which "
-		"the agent needs; crun and runc can; gVisor's runsc is for the docker runtime (secure_runtime)",
+		"the agent needs; crun and runc can; gVisor's runsc is for the docker runtime "
+		"(secure_runtime)",
 		oci->config->runtime);
 }
 
