@@ -4,10 +4,12 @@ import http.client
 import json
 import sqlite3
 import statistics
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dockerd
 from daemon import KEY, Sandboxd
 
 ROWS = {}
@@ -25,13 +27,13 @@ def row(fn):
 class Server:
     """A sandboxd of its own, and bare connections to it: what is measured is not the client."""
 
-    def __init__(self, bench, name, pool=0):
+    def __init__(self, bench, name, pool=0, docker=None):
         folder = bench.folder / name
         folder.mkdir()
         settings = folder / "sandbox.toml"
         settings.write_text((f'[pool]\n"{IMAGE}" = {pool}\n' if pool else "") + "[sandboxd]\npool_starts = 4\n")
         self.start = lambda: Sandboxd(folder / "log", folder / "state", env={"SANDBOX_CONFIG_PATH": str(settings)},
-                                      args=["--log-level", "warn"])  # fmt: skip
+                                      args=["--log-level", "warn"], docker=docker)  # fmt: skip
         self.daemon = self.start()
         bench.stack.callback(self.stop)
         self.connection = self.connect()
@@ -240,3 +242,28 @@ def proxy(bench):
     rate = {name: (lambda probe=probe: 67.1 / (probe() / 1000)) for name, probe in get.items()}
     bench.figure("download through the proxy", "MB/s", ">= 0.6", take_turns(15, rate))
     bench.figure("/ping through the proxy", "ms", "<= floor + 0.3", take_turns(300, ping))
+
+
+@row
+def docker(bench):
+    """A create on Docker until its agent answers; floor: what `docker run -d` of the same image takes."""
+    try:
+        daemon = dockerd.Dockerd(bench.folder / "dockerd")
+    except dockerd.Unavailable as why:
+        raise LookupError(str(why))
+    bench.stack.callback(daemon.close)
+    server = Server(bench, "docker", docker=daemon)
+    run = ["docker", "-H", daemon.url, "run", "-d", "-p", "127.0.0.1::44772", "-m", "512m", "--cpus", "1",
+           IMAGE, "tail", "-f", "/dev/null"]  # fmt: skip
+
+    def ours():
+        ms, id = timed(server.create)
+        server.end([id])
+        return ms
+
+    def floor():
+        ms, done = timed(lambda: subprocess.run(run, capture_output=True, text=True, check=True))
+        daemon.http.delete(f"/containers/{done.stdout.strip()}", params={"force": 1, "v": 1})
+        return ms
+
+    bench.figure("sandbox on Docker until it answers", "ms", "<= 1.2", take_turns(15, {"ours": ours, "floor": floor}))
