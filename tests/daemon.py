@@ -167,7 +167,8 @@ class Sandboxd(Daemon):
         self.docker = docker
         if docker:
             environ["DOCKER_HOST"] = docker.url
-            argv += ["--runtime", "docker"]
+            # the sanitized agent needs libraries that no image has
+            argv += ["--runtime", "docker", "--execd", ROOT / "build/execd"]
         if key:
             key_file = state.parent / "key"
             key_file.write_text(key + "\n")
