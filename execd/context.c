@@ -45,6 +45,7 @@ struct context {
 	uint64_t backlog; /* offset in the own log up to which cells have been told */
 	char *epitaph;	  /* how the last kernel ended */
 	bool reborn;	  /* the next cell says that this is a new kernel */
+	bool had_waited;  /* its kernel, before it was this context's */
 	bool evicted;	  /* it is dead because it was idle */
 	struct limits limits;
 	struct limits_hold *hold; /* NULL: none */
@@ -262,12 +263,24 @@ static void fail_start(struct context *c, const char *message, bool refused)
 		context_free(c);
 }
 
+/* It had died before it was asked for, only nobody knew. */
+static bool begin_another(struct context *c)
+{
+	struct err err;
+	if (!c->had_waited)
+		return false;
+	kernel_end(c);
+	return begin_kernel(c, &err) >= 0;
+}
+
 static void on_died(void *owner, const char *message, int wstatus, const struct rusage *usage)
 {
 	struct context *c = owner;
 	bool starting = c->state == STARTING;
 	char how[KERNEL_DEATH_MAX + 128], text[KERNEL_DEATH_MAX + 384];
 	bool oom = explain_death(c, message, wstatus, how, sizeof(how));
+	if (starting && begin_another(c))
+		return;
 	c->state = DEAD;
 	free(c->epitaph);
 	c->epitaph = strdup(how);
@@ -362,11 +375,12 @@ static int begin_kernel(struct context *c, struct err *err)
 	int r = make_hold(c, err);
 	if (r >= 0)
 		r = warm_start(c->contexts->warm, &spec, &c->cells.kernel, err);
+	c->had_waited = r > 0;
 	if (r < 0) {
 		c->state = DEAD;
 		limits_hold_release(TAKE_PTR(c->hold));
 	}
-	return r;
+	return MIN(r, 0);
 }
 
 static void own_room(void *arg)

@@ -241,7 +241,7 @@ static int take_parked(struct parked *p, const struct kernel_spec *spec, struct 
 		return r;
 	*ret = TAKE_PTR(p->kernel);
 	parked_free(p);
-	return 0;
+	return 1;
 }
 
 static int fork_or_take(struct slot *s, const struct kernel_spec *spec, struct kernel **ret, struct err *err)
@@ -327,7 +327,7 @@ static int start_or_take(struct slot *s, struct kernel_spec *spec, struct kernel
 		return r;
 	*ret = TAKE_PTR(s->kernel);
 	slot_empty(s);
-	return 0;
+	return 1;
 }
 
 /* ---- for the contexts ------------------------------------------------------------------ */

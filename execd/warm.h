@@ -20,6 +20,7 @@ void warm_free(struct warm *w);
 /*
  * A kernel for spec (envp is filled in here), by the shortest way there is. ready() or died() of spec's
  * owner follows. What waits with another environment than new kernels are to have is discarded.
+ * 1: it is one that had waited; it may be found dead, and then another one is to be asked for.
  */
 int warm_start(struct warm *w, struct kernel_spec *spec, struct kernel **ret, struct err *err);
 /* A context of the language has become ready: provides for the next one, when the loop comes to it. */
