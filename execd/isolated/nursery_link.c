@@ -101,7 +101,7 @@ void nursery_lost(struct rooms *rooms)
 static void nursery_event(struct loop_io *io, uint32_t events)
 {
 	struct rooms *rooms = container_of(io, struct rooms, io);
-	struct wire_answer a;
+	struct wire_answer a = {0};
 	int fds[WIRE_FDS_MAX];
 	size_t fds_n;
 	(void)events;

@@ -92,15 +92,17 @@ static size_t put_binds(struct plan_out *p, struct target *targets)
 	size_t n = 0;
 	if (spec->profile == ROOM_BALANCED) {
 		targets[n].path = "/tmp";
-		targets[n++].step =
+		targets[n].step =
 			(struct view_step){.kind = VIEW_PLACE, .n = put_source(p, "/tmp", VIEW_OPTIONAL)};
+		n++;
 	}
 	for (size_t i = 0; i < spec->binds_n; i++) {
 		const struct room_bind *b = &spec->binds[i];
 		uint32_t flags = (b->readonly ? VIEW_READONLY : 0) | (b->optional ? VIEW_OPTIONAL : 0);
 		targets[n].path = b->dest ? b->dest : b->source;
-		targets[n++].step =
+		targets[n].step =
 			(struct view_step){.kind = VIEW_PLACE, .n = put_source(p, b->source, flags)};
+		n++;
 	}
 	return n;
 }

@@ -282,7 +282,7 @@ int room_clear(struct room *room, void (*done)(void *arg), void *arg, struct err
 /* One event; false when there is none now, or no more at all. */
 static bool room_receive(struct room *room)
 {
-	struct wire_event e;
+	struct wire_event e = {0};
 	int fds[WIRE_FDS_MAX];
 	size_t fds_n;
 	ssize_t n = message_receive(room->socket, &e, sizeof(e), fds, &fds_n);

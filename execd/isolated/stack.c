@@ -64,7 +64,7 @@ static void remove_later(struct pool *pool, char *path)
 /* Those of agents that are no more: nobody holds their lock. */
 static void remove_stale(const struct stack_root *root)
 {
-	DIR *dir = opendir(root->parent);
+	DIR *dir = root->parent ? opendir(root->parent) : NULL;
 	for (struct dirent *e; dir && (e = readdir(dir));) {
 		char *path;
 		if (strncmp(e->d_name, "rooms.", 6) != 0 ||

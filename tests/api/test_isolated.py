@@ -490,3 +490,14 @@ def test_in_a_container_it_works_or_the_missing_privilege_is_named(start_sandbox
             assert "CAP_SYS_ADMIN" in told["message"]
             for refused in (made, call):
                 assert refused.status_code == 501 and "CAP_SYS_ADMIN" in refused.json()["message"], refused.text
+
+
+def test_the_balanced_profile_shares_tmp_and_the_workspace(agent, tmp_path, workspace):
+    session = Session(agent, workspace={"path": str(workspace)}, profile="balanced")
+    shared = Path("/tmp") / f"execd-balanced-{os.getpid()}-{agent.kind}"
+    try:
+        assert session.run(f"echo here > written; echo there > {shared}")[0] == 0
+        assert (workspace / "written").read_text() == "here\n" and shared.read_text() == "there\n"
+    finally:
+        shared.unlink(missing_ok=True)
+    assert session.fails("touch /etc/execd-was-here")
