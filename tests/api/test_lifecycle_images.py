@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from daemon import BUILD, ROOT
 from images import BUSYBOX, Image, Registry, file, layer, link, shell
 from test_lifecycle import crash, create, delete, get, nothing_left, running, sh, wait
 
@@ -30,7 +31,8 @@ def config(tmp_path, images=(), **settings):
     lines += ["[images]"] + [f"{json.dumps(name)} = {json.dumps(root)}" for name, root in images]
     path = tmp_path / f"config-{os.urandom(4).hex()}.toml"
     path.write_text("\n".join(lines) + "\n")
-    return {"args": ["--config", path]}
+    # The sanitized agent is not static: it needs what no image has.
+    return {"args": ["--config", path, *(["--execd", ROOT / "build/execd"] if BUILD.name == "san" else [])]}
 
 
 def named(image):
