@@ -145,7 +145,7 @@ static int take_result(const struct buf *out, const json_t *setup)
 	const char *end = host_end(result, json_object_get(setup, "config"));
 	int r = 0;
 
-	if (!cidr || !end || strcspn(cidr, "/") >= sizeof(address))
+	if (!out->data || !cidr || !end || strcspn(cidr, "/") >= sizeof(address))
 		r = enter_complain("understand what the CNI plugin says", NULL, EBADMSG);
 	if (r == 0)
 		(void)snprintf(address, sizeof(address), "%.*s", (int)strcspn(cidr, "/"), cidr);

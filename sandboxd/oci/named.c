@@ -40,7 +40,7 @@ static int open_dir(int parent, const char *name, mode_t mode, bool create, bool
 
 static int open_named(const struct oci *oci, const struct volume *v, struct err *err)
 {
-	bool made, data_made;
+	bool made = false, data_made;
 	_cleanup_close_ int store = open_store(oci);
 	_cleanup_close_ int own = store < 0 ? -errno : open_dir(store, v->source, 0700, v->create, &made);
 	if (own == -ENOENT && store >= 0)

@@ -112,7 +112,8 @@ static void test_taken(void **state)
 	      look_minimal);
 #if defined(__x86_64__)
 	taken("{'image':{'uri':'python:3.11','auth':{'username':'u','password':'p'}},'entrypoint':['sh'],"
-	      "'resourceLimits':{'cpu':'500m','ephemeral-storage':'1Gi','disk':'512Mi','bandwidth':'1G'},'timeout':3600,"
+	      "'resourceLimits':{'cpu':'500m','ephemeral-storage':'1Gi','disk':'512Mi','bandwidth':'1G'},'"
+	      "timeout':3600,"
 	      "'env':{'A':'1','B':null},'metadata':{'team':'x'},'platform':{'os':'linux','arch':'amd64'}}",
 	      look_full);
 #endif
