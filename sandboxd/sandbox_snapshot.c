@@ -193,7 +193,7 @@ int sandboxes_snapshot(struct sandboxes *all, const char *id, const char *name, 
 	if (r == 0)
 		r = store_snapshot_insert(all->env.store, &new, err);
 	free((char *)new.image);
-	if (r < 0)
+	if (r < 0 || !sb)
 		return r;
 	memcpy(sb->taking, ret_id, RANDOM_UUID_MAX);
 	return sb->state == SANDBOX_RUNNING ? sandbox_take_snapshot(sb, err) : 0;
