@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import shutil
 import statistics
 import subprocess
 import threading
@@ -92,7 +91,7 @@ def oneshot(bench):
     execd = Execd(bench.folder / "oneshot.log")
     bench.stack.callback(execd.stop)
     client = Client(execd)
-    python = bwrap(bench.folder, shutil.which("python3"), "-c", "import json; print(json.loads('1'))")
+    python = bwrap(bench.folder, "python3", "-c", "import json; print(json.loads('1'))")
     floor = bench.probe("exec", *python)
     for _ in range(3):
         client.ask("POST", "/v1/isolated/run", CALL)
