@@ -156,7 +156,7 @@ int layer_change(const struct layer_view *view, const struct layer_entry *e, enu
 
 int layer_equal(const struct layer_view *view, const struct layer_entry *e, bool *ret, struct err *err)
 {
-	enum layer_change change;
+	enum layer_change change = LAYER_SAME;
 	int r = layer_change(view, e, &change, err);
 
 	if (r >= 0)

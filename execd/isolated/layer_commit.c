@@ -331,7 +331,8 @@ static int inverse_dir(struct commit *c, const char *path, size_t n)
 {
 	int fd;
 
-	if (c->inverse >= 0 && c->inverse_path.len == n && memcmp(c->inverse_path.data, path, n) == 0)
+	if (c->inverse >= 0 && c->inverse_path.len == n &&
+	    (n == 0 || memcmp(c->inverse_path.data, path, n) == 0))
 		return c->inverse;
 	fd_close(&c->inverse);
 	buf_clear(&c->inverse_path);

@@ -118,7 +118,7 @@ int layer_list(const struct layer_view *view, const struct layer_list *list, str
 	layer_walk_free(walk);
 	inodes_done(&sums.links);
 	jw_arr_end(&w);
-	if (more)
+	if (more && last)
 		put_path(&w, "next", "next_encoded", last);
 	jw_key(&w, "summary");
 	jw_obj_begin(&w);

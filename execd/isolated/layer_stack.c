@@ -109,7 +109,8 @@ static int parent_of(struct join *j, const struct layer_entry *e)
 	size_t n = (size_t)(e->name - e->path);
 
 	n = n ? n - 1 : 0;
-	if (j->parent >= 0 && j->parent_path.len == n && memcmp(j->parent_path.data, e->path, n) == 0)
+	if (j->parent >= 0 && j->parent_path.len == n &&
+	    (n == 0 || memcmp(j->parent_path.data, e->path, n) == 0))
 		return j->parent;
 	fd_close(&j->parent);
 	buf_clear(&j->parent_path);
