@@ -41,7 +41,8 @@ uint32_t native_arch(void)
 #elif defined(__s390x__)
 	return AUDIT_ARCH_S390X;
 #else
-#error "seccomp: an architecture that nobody has tried"
+	_Static_assert(0, "an architecture that nobody has tried");
+	return 0;
 #endif
 }
 
