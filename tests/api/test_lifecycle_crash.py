@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from daemon import BUILD, END_TIMEOUT_S, KEY, children
-from test_lifecycle import IMAGE, body, container_pid, create, delete, ended, get, groups, running, sh, wait
+from test_lifecycle import IMAGE, body, delete, get, groups, running, sh, wait
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
