@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from daemon import END_TIMEOUT_S, EXECD
+from daemon import END_TIMEOUT_S, children
 
 # By these names the tests know one image; a daemon without a registry has none but what is imported.
 NAMES = ["python:3.11", "ubuntu:latest", "busybox:latest"]
@@ -130,12 +130,22 @@ class Dockerd:
                 self.http.delete(f"/containers/{container['Id']}", params={"force": 1, "v": 1})
         if self.process:
             self.stop()
+        self._end_shims()
         left = [line.split()[4] for line in open("/proc/self/mountinfo") if str(self.folder) in line or str(self.short) in line]
         for mount in reversed(left):
             subprocess.run(["umount", "-l", mount], capture_output=True)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
         shutil.rmtree(self.short, ignore_errors=True)
         shutil.rmtree(self.folder / "data", ignore_errors=True)
+
+    def _end_shims(self):
+        """Of a daemon that could not be started again: what it would have ended itself."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if str(self.short).encode() in path.read_bytes():
+                    shim = int(path.parent.name)
+                    for pid in [*children(shim), shim]:
+                        os.kill(pid, signal.SIGKILL)
 
     # ---- images ------------------------------------------------------------------
 

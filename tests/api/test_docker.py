@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -219,7 +220,8 @@ def own_daemon(tmp_path):
         pytest.skip(f"no Docker daemon can be had here: {why}")
     yield daemon
     if not daemon.running():
-        daemon.start()
+        with suppress(dockerd.Unavailable):
+            daemon.start()
     daemon.close()
 
 
