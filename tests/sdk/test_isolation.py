@@ -1,7 +1,11 @@
 """Isolated sessions through the official clients, unmodified."""
 
 import asyncio
+import json
+import os
+import subprocess
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from opensandbox.adapters.isolated_adapter import IsolatedSessionsAdapter
@@ -27,7 +31,7 @@ from opensandbox.models.isolated import (
 from opensandbox.models.sandboxes import SandboxEndpoint
 from opensandbox.sync.adapters.isolated_adapter import IsolatedSessionsAdapterSync
 
-from daemon import Execd
+from daemon import ROOT, Execd
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +264,14 @@ def test_async_client(agent, workspace):
             return await session.run("id -u")
 
     assert asyncio.run(use()).exit_code == 0
+
+
+def test_javascript_client(agent, workspace):
+    script = Path(__file__).with_name("isolated.mjs")
+    argv = ["node", script, f"http://{agent.host}:{agent.port}", agent.token, workspace]
+    home = {"NODE_HOME": str(ROOT / "build/npm")}
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=os.environ | home)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["available"] and told["exitCode"] == 3 and told["stdout"].strip() == "from below"
+    assert told["read"].strip() == "new" and told["again"].strip() == "written" and told["listed"] >= 1
