@@ -453,8 +453,10 @@ static void put_setting(struct buf *out, const struct setting *s)
 	(void)buf_printf(out, "# %s\n", s->help);
 	if (s->example)
 		(void)buf_printf(out, "%s = %s\n", s->key, s->example);
+	else if (s->kind == SET_U32)
+		(void)buf_printf(out, "# %s = %u\n", s->key, s->max);
 	else
-		(void)buf_printf(out, "# %s = %s\n", s->key, s->kind == SET_U32 ? "86400" : "\"...\"");
+		(void)buf_printf(out, "# %s = \"...\"\n", s->key);
 }
 
 static void put_all(struct buf *out)
