@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "execd/confinement.h"
 #include "execd/context.h"
 #include "execd/env.h"
 #include "execd/execd.h"
@@ -62,6 +63,7 @@ static int setup(void **state)
 	assert_int_equal(loop_new(&f->execd.loop), 0);
 	assert_int_equal(reaper_new(f->execd.loop, &f->execd.reaper), 0);
 	assert_int_equal(runs_new(f->execd.loop, NULL, &f->execd.runs), 0);
+	assert_int_equal(confinement_new(NULL, NULL, &f->execd.confinement, NULL), 0);
 	assert_int_equal(contexts_new(&f->execd, &f->execd.contexts), 0);
 	*state = f;
 	return 0;
@@ -72,6 +74,7 @@ static int teardown(void **state)
 	struct fixture *f = *state;
 
 	contexts_free(f->execd.contexts);
+	confinement_free(f->execd.confinement);
 	runs_free(f->execd.runs);
 	reaper_free(f->execd.reaper);
 	loop_free(f->execd.loop);
