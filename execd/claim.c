@@ -83,9 +83,11 @@ int claim_wait(int fd, struct claim *ret, struct err *err)
 
 	*ret = c;
 	int r = read_all(fd, &text);
+	if (r < 0)
+		(void)err_sys(err, "CLAIM", -r, "wait on descriptor %d", fd);
 	(void)close(fd);
 	if (r < 0)
-		return err_sys(err, "CLAIM", -r, "wait on descriptor %d", fd);
+		return r;
 	if (text.len == 0)
 		return 0;
 	r = json_parse(text.data, text.len, &root, err);

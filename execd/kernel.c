@@ -153,8 +153,6 @@ static void handle_message(struct kernel *k, char kind, json_t *message)
 	}
 }
 
-void kernel_flush(struct kernel *k);
-
 static void handle(struct kernel *k, const struct frame *f)
 {
 	json_t *message = NULL;

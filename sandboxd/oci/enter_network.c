@@ -147,7 +147,7 @@ static int take_result(const struct buf *out, const json_t *setup)
 
 	if (!out->data || !cidr || !end || strcspn(cidr, "/") >= sizeof(address))
 		r = enter_complain("understand what the CNI plugin says", NULL, EBADMSG);
-	if (r == 0)
+	else
 		(void)snprintf(address, sizeof(address), "%.*s", (int)strcspn(cidr, "/"), cidr);
 	int e = r != 0 ? 0 : fs_write_file(AT_FDCWD, RESULT, out->data, out->len, 0600);
 	if (e < 0)

@@ -70,13 +70,17 @@ static int load_capabilities(char *const *drop, bool own_network, struct hardeni
 	return r;
 }
 
+static int append(struct buf *out, const char *begin, const char *end)
+{
+	return buf_append(out, begin, (size_t)(end - begin));
+}
+
 static int read_profile(const char *path, json_t **ret, struct err *err)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT(PROFILE_MAX);
 	json_error_t error;
 	int r = path ? fs_read_file(AT_FDCWD, path, &text)
-		     : buf_append(&text, profile_default_start,
-				  (size_t)(profile_default_end - profile_default_start));
+		     : append(&text, profile_default_start, profile_default_end);
 
 	if (r < 0)
 		return err_sys(err, CODE, -r, "docker.seccomp_profile: read '%.256s'", path ? path : "");

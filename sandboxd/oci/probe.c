@@ -81,7 +81,7 @@ static int ask(const struct oci *oci, const char *program, char *const *argv, ch
 	       int *ret_status, struct err *err)
 {
 	_cleanup_close_ int pidfd = -EBADF;
-	char rest[4096];
+	char rest[4096] = {0};
 	int ends[2];
 	pid_t pid;
 
