@@ -618,6 +618,10 @@ int confine_fault_err(const struct confine *c, const struct confine_fault *fault
 			       "start '%s': landlock.%s: '%s': %s", program, read ? "readOnly" : "readWrite",
 			       path_at(read ? &c->request.read : &c->request.write, fault->index),
 			       strerror(errnum));
+	if (errnum == EMFILE) /* each step needs one or two, and what is started does too */
+		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", errnum,
+			       "start '%s': rlimits: RLIMIT_NOFILE leaves no descriptor to %s with", program,
+			       steps[fault->step].what);
 	const bool privilege = errnum == EPERM || errnum == EACCES || errnum == EBUSY;
 	const char *needs = privilege ? steps[fault->step].needs : NULL;
 	return err_set(err, privilege ? ERR_FORBIDDEN : ERR_INTERNAL, "RUNTIME_ERROR", errnum,

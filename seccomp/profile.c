@@ -21,7 +21,7 @@
 #include "seccomp/names.h"
 
 #define PLACE_MAX 128
-#define ERRNO_MAX 4095
+#define ERRNO_MAX 4094 /* libseccomp takes no larger one */
 #define CALLS_MAX 1024
 
 struct compiler {
@@ -77,7 +77,7 @@ static int parse_errno(const struct compiler *c, json_t *v, const char *place, u
 	if (!v || json_is_null(v))
 		return 0;
 	if (!json_is_integer(v) || n < 0 || n > ERRNO_MAX)
-		return bad(c, place, "must be an error number from 0 to 4095");
+		return bad(c, place, "must be an error number from 0 to 4094");
 	*ret = (uint32_t)n;
 	return 0;
 }

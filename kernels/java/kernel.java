@@ -457,11 +457,12 @@ final class ExecdKernel {
 
         Session() {
             shell = JShell.builder().executionEngine(new Provider(engine), Map.of()).build();
-            analysis = shell.sourceCodeAnalysis();
             String paths = System.getenv("CLASSPATH");
             for (String path : (paths == null ? "" : paths).split(File.pathSeparator))
                 for (String one : expand(path))
                     shell.addToClasspath(one);
+            // Last: its thread looks at the class path, and one that is being set can be lost by that.
+            analysis = shell.sourceCodeAnalysis();
         }
 
         /* As the JVM reads it: dir/* is each jar in dir. */

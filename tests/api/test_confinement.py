@@ -356,6 +356,8 @@ def test_a_profile_from_elsewhere_loads(start_execd, tmp_path):
         ({"profile": {"defaultAction": "SCMP_ACT_NOTIFY"}}, "SCMP_ACT_NOTIFY is not possible"),
         ({"profile": {"defaultAction": "SCMP_ACT_ERRNO"}}, "must allow execve"),
         ({"profile": {"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": -1}}, "defaultErrnoRet: must be"),
+        ({"profile": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095}}, "defaultErrnoRet: must be"),
+        ({"rlimits": [{"type": "RLIMIT_NOFILE", "hard": 0, "soft": 0}], "landlock": {}}, "RLIMIT_NOFILE"),
         ({"profile": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": {}}}, "syscalls: must be an array"),
         ({"profile": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [1]}}, "syscalls[0]: must be an object"),
         ({"profile": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["x"]}}, "architectures: must be"),
