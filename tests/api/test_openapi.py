@@ -43,6 +43,8 @@ def test_execd(start_sandboxd, tmp_path):
 
 
 def test_sandboxd(start_sandboxd, tmp_path):
-    """All but what passes through to a sandbox."""
-    sandboxd = start_sandboxd()
+    """All but what passes through to a sandbox. Images of any name are refused, not fetched."""
+    settings = tmp_path / "sandboxd.toml"
+    settings.write_text("[sandboxd]\nimage_pull = false\n")
+    sandboxd = start_sandboxd(args=["--config", settings])
     check(tmp_path, "lifecycle.yaml", f"http://127.0.0.1:{sandboxd.port}/v1", {"OPEN-SANDBOX-API-KEY": KEY}, "proxy|signed|/pool")

@@ -12,7 +12,9 @@ from daemon import Sandboxd
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sandboxd")
-    daemon = Sandboxd(folder / "sandboxd.log", folder / "state")
+    settings = folder / "sandboxd.toml"
+    settings.write_text("[sandboxd]\nimage_pull = false\n")  # no test asks a registry of the world
+    daemon = Sandboxd(folder / "sandboxd.log", folder / "state", args=["--config", settings])
     yield daemon
     daemon.stop()
 
