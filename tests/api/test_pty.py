@@ -529,7 +529,8 @@ def test_sessions_are_listed_and_deleted(execd, terminal):
     }
     t = terminal(id=ids[1])
     prompt(t)
-    t.type("setsid sleep 1000 & echo pid $!\n")
+    # setsid forks when it leads a process group: $! would be the parent, which is gone at once.
+    t.type("setsid sh -c 'echo pid $$; exec sleep 1000' &\n")
     pidfd = os.pidfd_open(int(t.until(rb"pid (\d+)\s")[0]))
     assert execd.http.delete(f"/pty/{ids[1]}").status_code == 200
     assert t.end() == {"type": "exit", "exit_code": -1, "code": "SESSION_GONE"}

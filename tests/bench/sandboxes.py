@@ -47,6 +47,7 @@ class Server:
 
     def stop(self):
         """At once what is left, then the server."""
+        self.connection = self.connect()  # the kept one has idled since the last row
         items = True
         while items:
             items = self.ask("GET", "/sandboxes?pageSize=200&state=Running&state=Paused&state=Pending")["items"]
