@@ -1,9 +1,11 @@
 /*
- * diagnostics.c - /sandboxes/{id}/diagnostics/{logs,events}: what there is to read when something is wrong.
+ * diagnostics.c - below /sandboxes/{id}/diagnostics: what there is to read when something is wrong.
  *
- * Source: diagnostic-api.yml. Text is delivered inline. The container's own
- * output is read from its log while the sandbox exists; lifecycle text comes
- * from the store, as long as the tombstone stands.
+ * Source: diagnostic-api.yml for logs and events of a scope, delivered inline.
+ * Without a scope they are plain text, and so are inspect and summary: the known
+ * server's older form, which its command line still asks for. The container's own
+ * output is read from its log while the sandbox exists; all else comes from the
+ * store, as long as the tombstone stands.
  */
 #include <stdio.h>
 #include <string.h>
@@ -11,16 +13,20 @@
 #include "lib/clock.h"
 #include "proto/json.h"
 #include "sandboxd/api/lifecycle.h"
+#include "sandboxd/api/rows.h"
 
 #define INVALID	    "SANDBOX::INVALID_PARAMETER"
 #define TEXT_MAX    (1u << 20)
 #define REPLY_MAX   (8u << 20)
 #define EVENTS_MAX  500
 #define WARNING_MAX 160
+#define ROW_MAX	    (1u << 20)
+#define LINES_MAX   10000 /* that may be asked for */
 
 struct report {
-	struct http_req *req; /* NULL: the client has gone */
-	const char *kind, *scope;
+	struct http_req *req;	  /* NULL: the client has gone */
+	const char *kind, *scope; /* scope NULL: plain text */
+	uint32_t tail;		  /* lines of the container's log */
 	struct buf text;
 	bool cut;
 	char warning[WARNING_MAX]; /* or "" */
@@ -63,16 +69,54 @@ static void reverse_lines(struct buf *b)
 	(void)buf_append(b, out.data, out.len);
 }
 
-static int add_events(const struct lifecycle *l, const char *id, struct report *r, struct err *err)
+static int add_events(struct report *r, uint32_t max, struct err *err)
 {
+	const struct lifecycle *l = http_app(r->req);
 	_cleanup_buf_ struct buf text = BUF_INIT(TEXT_MAX);
 	struct lines lines = {.out = &text};
 
-	int e = store_events(sandboxes_store(l->sandboxes), id, EVENTS_MAX, put_event, &lines, err);
+	int e = store_events(sandboxes_store(l->sandboxes), http_param(r->req, "id"), max, put_event, &lines,
+			     err);
 	reverse_lines(&text);
 	(void)buf_append(&r->text, text.data, text.len);
-	r->cut |= lines.n == EVENTS_MAX || text.failed;
+	r->cut |= lines.n == max || text.failed;
 	return e;
+}
+
+static int render_row(const struct record *row, void *arg)
+{
+	struct jw w = JW_INIT(arg);
+	write_sandbox(&w, row, true);
+	return 0;
+}
+
+/* The sandbox as GET /sandboxes/{id} has it, for people. */
+static int add_row(struct report *r, struct err *err)
+{
+	const struct lifecycle *l = http_app(r->req);
+	_cleanup_buf_ struct buf b = BUF_INIT(ROW_MAX);
+
+	int e = store_get(sandboxes_store(l->sandboxes), http_param(r->req, "id"), render_row, &b, err);
+	if (e < 0)
+		return e;
+	json_t *row = json_loadb((const char *)b.data, b.len, 0, NULL);
+	char *text = row ? json_dumps(row, JSON_INDENT(2)) : NULL;
+	if (text)
+		(void)buf_printf(&r->text, "%s\n", text);
+	free(text);
+	json_decref(row);
+	return text ? 0 : err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+}
+
+/* The last `tail` lines of it. */
+static void add_log(struct report *r, const struct buf *log)
+{
+	size_t begin = log->len, lines = 0;
+
+	while (begin > 0 && (log->data[begin - 1] != '\n' || begin == log->len || ++lines < r->tail))
+		begin--;
+	r->cut |= begin > 0;
+	(void)buf_append(&r->text, log->data + begin, log->len - begin);
 }
 
 static void warn_of_log(struct report *r, int e)
@@ -117,7 +161,11 @@ static void reply(struct report *r)
 	_cleanup_buf_ struct buf b = BUF_INIT(REPLY_MAX);
 	struct err err;
 
-	if (r->req && write_reply(r, &b, &err) < 0)
+	if (!r->scope && *r->warning)
+		(void)buf_printf(&r->text, "(%s)\n", r->warning);
+	if (r->req && !r->scope)
+		http_reply_buf(r->req, 200, "text/plain; charset=utf-8", &r->text);
+	else if (r->req && write_reply(r, &b, &err) < 0)
 		http_reply_err(r->req, &err);
 	else if (r->req)
 		http_reply_buf(r->req, 200, "application/json", &b);
@@ -129,7 +177,7 @@ static void on_log(void *arg, const struct buf *text, bool cut, int result)
 	struct report *r = arg;
 
 	if (text)
-		(void)buf_append(&r->text, text->data, text->len);
+		add_log(r, text);
 	r->cut |= cut;
 	if (result < 0)
 		warn_of_log(r, result);
@@ -142,65 +190,149 @@ static void on_gone(struct http_req *req)
 	r->req = NULL;
 }
 
-static int collect(struct report *r, bool logs, struct err *err)
+/* The answer, when the container's log is at its end. */
+static void finish_with_log(struct report *r)
+{
+	const struct lifecycle *l = http_app(r->req);
+
+	http_set_data(r->req, r);
+	http_on_gone(r->req, on_gone);
+	int e = sandboxes_log(l->sandboxes, http_param(r->req, "id"), on_log, r);
+	if (e < 0)
+		on_log(r, NULL, false, e);
+}
+
+static int collect(struct report *r, struct err *err)
 {
 	const struct lifecycle *l = http_app(r->req);
 	const char *id = http_param(r->req, "id");
+	bool logs = strcmp(r->kind, "logs") == 0;
 	bool all = strcmp(r->scope, "all") == 0, container = strcmp(r->scope, "container") == 0;
 	bool lifecycle = strcmp(r->scope, "lifecycle") == 0 || (!logs && strcmp(r->scope, "runtime") == 0);
 
-	int e = store_get(sandboxes_store(l->sandboxes), id, exists, NULL, err);
-	if (e == 0 && (all || lifecycle))
-		e = add_events(l, id, r, err);
-	if (e < 0)
-		return e;
+	if (all || lifecycle) {
+		int e = add_events(r, EVENTS_MAX, err);
+		if (e < 0)
+			return e;
+	}
 	bool network = (all || strcmp(r->scope, "network") == 0) &&
 		       sandboxes_network(l->sandboxes, id, &r->text) == 0;
 	if (logs && (all || container)) {
-		http_set_data(r->req, r);
-		http_on_gone(r->req, on_gone);
-		e = sandboxes_log(l->sandboxes, id, on_log, r);
-		if (e == 0)
-			return 0; /* on_log answers, or has answered */
-		warn_of_log(r, e);
-	} else if (!all && !lifecycle && !network) {
+		finish_with_log(r);
+		return 0;
+	}
+	if (!all && !lifecycle && !network)
 		(void)snprintf(r->warning, sizeof(r->warning), "nothing is collected for %s of scope '%s'",
 			       r->kind, r->scope);
-	}
 	reply(r);
 	return 0;
 }
 
-static int diagnose(struct http_req *req, const char *kind, bool logs, struct err *err)
+static int collect_inspect(struct report *r, struct err *err)
+{
+	int e = add_row(r, err);
+	if (e == 0)
+		reply(r);
+	return e;
+}
+
+static int collect_summary(struct report *r, struct err *err)
+{
+	uint32_t events = 20;
+
+	r->tail = 50;
+	int e = query_number(r->req, "tail", LINES_MAX, &r->tail, err);
+	if (e == 0)
+		e = query_number(r->req, "event_limit", EVENTS_MAX, &events, err);
+	if (e == 0)
+		e = add_row(r, err);
+	(void)buf_printf(&r->text, "\nEVENTS\n");
+	if (e == 0)
+		e = add_events(r, events, err);
+	(void)buf_printf(&r->text, "\nLOG\n");
+	if (e == 0)
+		finish_with_log(r);
+	return e;
+}
+
+static int collect_log(struct report *r, struct err *err)
+{
+	r->tail = 100;
+	int e = query_number(r->req, "tail", LINES_MAX, &r->tail, err);
+	if (e == 0 && http_query(r->req, "since"))
+		e = err_set(err, ERR_INVALID, INVALID, EINVAL,
+			    "since: lines of the log have no times; use tail");
+	if (e == 0)
+		finish_with_log(r);
+	return e;
+}
+
+static int collect_events(struct report *r, struct err *err)
+{
+	uint32_t limit = 50;
+	int e = query_number(r->req, "limit", EVENTS_MAX, &limit, err);
+	if (e == 0)
+		e = add_events(r, limit, err);
+	if (e == 0)
+		reply(r);
+	return e;
+}
+
+static int diagnose(struct http_req *req, const char *kind, const char *scope,
+		    int (*collector)(struct report *r, struct err *err), struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+
+	int e = store_get(sandboxes_store(l->sandboxes), http_param(req, "id"), exists, NULL, err);
+	if (e < 0)
+		return e;
+	struct report *r = calloc(1, sizeof(*r));
+	if (!r)
+		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
+	*r = (struct report){
+		.req = req, .kind = kind, .scope = scope, .tail = UINT32_MAX, .text = BUF_INIT(TEXT_MAX)};
+	e = collector(r, err);
+	if (e < 0)
+		report_free(r);
+	return e;
+}
+
+/* With a scope as the documents have it, or, without, by `plain`. */
+static int scoped(struct http_req *req, const char *kind, int (*plain)(struct report *r, struct err *err),
+		  struct err *err)
 {
 	static const char *const scopes[] = {"container", "lifecycle", "runtime",
 					     "network",	  "process",   "all"};
 	const char *scope = http_query(req, "scope");
-	bool known = false;
 
-	for (size_t i = 0; scope && i < ARRAY_SIZE(scopes); i++)
-		known |= strcmp(scope, scopes[i]) == 0;
-	if (!known)
-		return err_set(
-			err, ERR_INVALID, INVALID, EINVAL,
-			"scope: '%.32s' is none of container, lifecycle, runtime, network, process, all",
-			scope ? scope : "");
-	struct report *report = calloc(1, sizeof(*report));
-	if (!report)
-		return err_set(err, ERR_INTERNAL, "SANDBOX::UNKNOWN_ERROR", ENOMEM, "out of memory");
-	*report = (struct report){.req = req, .kind = kind, .scope = scope, .text = BUF_INIT(TEXT_MAX)};
-	int r = collect(report, logs, err);
-	if (r < 0)
-		report_free(report);
-	return r;
+	if (!scope) {
+		(void)http_add_header(req, "Deprecation", "true");
+		return diagnose(req, kind, NULL, plain, err);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(scopes); i++)
+		if (strcmp(scope, scopes[i]) == 0)
+			return diagnose(req, kind, scope, collect, err);
+	return err_set(err, ERR_INVALID, INVALID, EINVAL,
+		       "scope: '%.32s' is none of container, lifecycle, runtime, network, process, all",
+		       scope);
 }
 
 int diagnostics_logs(struct http_req *req, struct err *err)
 {
-	return diagnose(req, "logs", true, err);
+	return scoped(req, "logs", collect_log, err);
 }
 
 int diagnostics_events(struct http_req *req, struct err *err)
 {
-	return diagnose(req, "events", false, err);
+	return scoped(req, "events", collect_events, err);
+}
+
+int diagnostics_inspect(struct http_req *req, struct err *err)
+{
+	return diagnose(req, "inspect", NULL, collect_inspect, err);
+}
+
+int diagnostics_summary(struct http_req *req, struct err *err)
+{
+	return diagnose(req, "summary", NULL, collect_summary, err);
 }

@@ -13,6 +13,9 @@
 
 /* ---- rows ---- */
 
+/* full: with the image, as in get and list; without, as in the answer to create. */
+struct record;
+void write_sandbox(struct jw *w, const struct record *row, bool full);
 void write_time(struct jw *w, const char *key, uint64_t ms);
 /* "status": {state, reason, message, lastTransitionAt} */
 void write_status(struct jw *w, const char *state, const char *reason, const char *message, uint64_t at_ms);

@@ -21,8 +21,7 @@ static void key_raw(struct jw *w, const char *key, const char *json)
 	jw_raw(w, json, strlen(json));
 }
 
-/* full: with the image, as in get and list; without, as in the answer to create. */
-static void write_row(struct jw *w, const struct record *row, bool full)
+void write_sandbox(struct jw *w, const struct record *row, bool full)
 {
 	jw_obj_begin(w);
 	jw_kstr(w, "id", row->id);
@@ -55,7 +54,7 @@ struct render {
 static int render_row(const struct record *row, void *arg)
 {
 	struct render *r = arg;
-	write_row(&r->w, row, r->full);
+	write_sandbox(&r->w, row, r->full);
 	return 0;
 }
 

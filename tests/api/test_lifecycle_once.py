@@ -1,5 +1,6 @@
 """Requests that are done once, the timing of a creation, and what diagnostics tell."""
 
+import json
 import os
 import sqlite3
 from datetime import datetime, timedelta, timezone
@@ -141,10 +142,35 @@ def test_a_long_log_is_cut(sandboxd):
     assert told["truncated"] and told["content"].endswith("the end\n") and len(told["content"]) == 256 * 1024
 
 
+@pytest.mark.runtimes
+def test_plain_text_as_the_command_line_asks_for_it(sandboxd):
+    id = running(sandboxd, entrypoint=["sh", "-c", "seq 200; mkfifo /tmp/p; echo >/tmp/p; sleep 1000"], metadata={"team": "blue"})
+    sh(sandboxd, id, "mkfifo /tmp/p 2>&1; cat /tmp/p")
+    path = f"/sandboxes/{id}/diagnostics"
+    lines = [str(n) for n in range(1, 201)]
+    for query, wanted in (({}, lines[-100:]), ({"tail": 3}, lines[-3:]), ({"tail": 200}, lines)):
+        answer = sandboxd.http.get(f"{path}/logs", params=query)
+        assert (answer.headers["content-type"], answer.headers["deprecation"]) == ("text/plain; charset=utf-8", "true")
+        assert answer.text.splitlines() == wanted
+    events = sandboxd.http.get(f"{path}/events").text.splitlines()
+    assert [line.split()[2] for line in events] == ["Pending", "Running"]
+    assert sandboxd.http.get(f"{path}/events", params={"limit": 1}).text.splitlines() == events[-1:]
+    inspected = sandboxd.http.get(f"{path}/inspect")
+    assert inspected.headers["content-type"] == "text/plain; charset=utf-8"
+    assert json.loads(inspected.text) == sandboxd.http.get(f"/sandboxes/{id}").json()
+    summary = sandboxd.http.get(f"{path}/summary", params={"tail": 2}).text
+    assert summary == "\n".join([inspected.text, "EVENTS", *events, "", "LOG", "199", "200", ""])
+    delete(sandboxd, id)
+    assert sandboxd.http.get(f"{path}/logs").text.startswith("(the container's log: ")
+    assert sandboxd.http.get("/sandboxes/no-such/diagnostics/inspect").status_code == 404
+
+
 @pytest.mark.parametrize("kind", ["logs", "events"])
 def test_scopes_that_are_none(sandboxd, kind):
     id = create(sandboxd)
-    for query in ({}, {"scope": ""}, {"scope": "everything"}):
+    for query in ({"scope": ""}, {"scope": "everything"}, {"tail": 0}, {"limit": 501}, {"since": "10m"}):
+        if kind == ("events" if "limit" not in query else "logs") and "scope" not in query:
+            continue
         assert sandboxd.http.get(f"/sandboxes/{id}/diagnostics/{kind}", params=query).status_code == 400
     missing = sandboxd.http.get(f"/sandboxes/no-such/diagnostics/{kind}", params={"scope": "all"})
     assert (missing.status_code, missing.json()["code"]) == (404, "DOCKER::SANDBOX_NOT_FOUND")
