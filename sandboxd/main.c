@@ -140,7 +140,7 @@ static int build_sandboxes(struct sandboxd *d, struct err *err)
 		return err_sys(err, "CONFIG", -r, "start");
 	if (d->runtime->ops->probe(d->runtime, &why) < 0) {
 		log_error("no sandboxes can be made here: %s", why.message);
-		sandboxes_refuse(d->sandboxes, why.message);
+		sandboxes_refuse(d->sandboxes, &why);
 	}
 	return sandboxes_recover(d->sandboxes, err);
 }

@@ -3,7 +3,7 @@
  *
  * Drivers: oci (embedded, any OCI runtime). A driver lives on the loop thread;
  * nothing in the table blocks for long except probe(), which runs before
- * anything is served. A container is a box, embedded in its sandbox:
+ * anything is served, or while no sandbox can be made. A container is a box, embedded in its sandbox:
  *
  *   create() -> (progress)* -> started | failed
  *                                         destroy() -> destroyed
@@ -122,7 +122,8 @@ struct runtime_finder {
 struct runtime_ops {
 	const char *name;
 
-	/* Makes ready what all containers share and tries what they need. The message says how to get it. */
+	/* Makes ready what all containers share and tries what they need. The message says how to get it.
+	 * Called again, before any create(), where it failed with ENOSPC. */
 	int (*probe)(struct runtime *rt, struct err *err);
 	/* 0: started or failed follows. -errno: nothing began. */
 	int (*create)(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,

@@ -157,13 +157,36 @@ static int insert(struct sandboxes *all, const struct sandbox_spec *spec, const 
 	return store_insert(all->env.store, &row, err);
 }
 
+/* A disk that was full at our start has room again when somebody has cleared it: nothing tells us. */
+static int check_ready(struct sandboxes *all, struct err *err)
+{
+	struct runtime *rt = all->env.runtime;
+	struct err *why = &all->refuse;
+
+	if (!why->code)
+		return 0;
+	if (why->errnum == ENOSPC) {
+		if (rt->ops->probe(rt, why) == 0) {
+			log_info("the disk has room again: sandboxes can be made");
+			*why = (struct err){0};
+			sandboxes_spares_kick(all);
+			return 0;
+		}
+		if (why->errnum == ENOSPC)
+			return err_set(err, ERR_STORAGE, "SANDBOX::INSUFFICIENT_STORAGE", ENOSPC, "%s",
+				       why->message);
+	}
+	return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP, "%s", why->message);
+}
+
 static int check_open(struct sandboxes *all, struct err *err)
 {
 	if (all->draining)
 		return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ESHUTDOWN,
 			       "sandboxd is shutting down");
-	if (*all->refuse)
-		return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", ENOTSUP, "%s", all->refuse);
+	int r = check_ready(all, err);
+	if (r < 0)
+		return r;
 	if (all->live.len >= all->env.config->sandboxes_max)
 		return err_set(err, ERR_LIMIT, "SANDBOX::LIMIT", ENOSPC,
 			       "%zu sandboxes exist, the limit is %u", all->live.len,
@@ -222,6 +245,30 @@ int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *given, ch
 		sandbox_ask_agent(sb);
 	memcpy(ret_id, sb->box.id, RANDOM_UUID_MAX);
 	return 0;
+}
+
+static int see_state(const struct record *row, void *arg)
+{
+	*(enum sandbox_state *)arg = row->state;
+	return 0;
+}
+
+/* A change of state that is on its way writes its row when it arrives (sandbox_pause.c, sandbox_snapshot.c).
+ */
+void sandboxes_undone(struct sandboxes *all)
+{
+	enum sandbox_state state;
+	struct err err;
+
+	list_foreach_safe (l, &all->list) {
+		struct sandbox *sb = list_entry(l, struct sandbox, link);
+		if (!(STATE_BIT(sb->state) & STATES_LIVE) ||
+		    store_get(all->env.store, sb->box.id, see_state, &state, &err) != -ENOENT)
+			continue;
+		log_warn("sandbox %s: the store has lost its creation", sb->box.id);
+		sb->state = SANDBOX_TERMINATED;
+		sandbox_tear_down(sb, false);
+	}
 }
 
 /* It has ended, and now nobody wants to hear of it. */
@@ -378,9 +425,9 @@ void sandboxes_free(struct sandboxes *all)
 	free(all);
 }
 
-void sandboxes_refuse(struct sandboxes *all, const char *why)
+void sandboxes_refuse(struct sandboxes *all, const struct err *why)
 {
-	(void)snprintf(all->refuse, sizeof(all->refuse), "%s", why);
+	all->refuse = *why;
 }
 
 void sandboxes_drain(struct sandboxes *all, bool kill, void (*done)(void *arg), void *arg)

@@ -30,8 +30,11 @@ int sandboxes_new(const struct sandboxes_env *env, struct sandboxes **ret);
 /* Objects that are left are abandoned where they stand: their containers live on. */
 void sandboxes_free(struct sandboxes *all);
 
-/* Creations are refused with this sentence from now on (the runtime's probe failed). */
-void sandboxes_refuse(struct sandboxes *all, const char *why);
+/*
+ * Creations are refused with this sentence from now on (the runtime's probe failed). Where it was for want
+ * of room on disk, each creation has it try again.
+ */
+void sandboxes_refuse(struct sandboxes *all, const struct err *why);
 
 /* At start: adopts what runs, ends what was half-made, removes what belongs to nobody. */
 int sandboxes_recover(struct sandboxes *all, struct err *err);
@@ -57,6 +60,8 @@ struct sandbox_spec {
 
 int sandboxes_create(struct sandboxes *all, const struct sandbox_spec *spec, char ret_id[RANDOM_UUID_MAX],
 		     struct err *err);
+/* A transaction around one of these calls was undone by the store: so is what they began. */
+void sandboxes_undone(struct sandboxes *all);
 /* Legal in every state; ends what runs, and says so even when it has ended. -ENOENT when forgotten. */
 int sandboxes_delete(struct sandboxes *all, const char *id, struct err *err);
 int sandboxes_renew(struct sandboxes *all, const char *id, uint64_t expires_ms, struct err *err);

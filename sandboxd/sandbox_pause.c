@@ -100,8 +100,11 @@ void sandbox_do_wanted(struct sandbox *sb)
 void sandbox_on_frozen(struct runtime_box *box, bool on, const struct err *err)
 {
 	struct sandbox *sb = container_of(box, struct sandbox, box);
+	/* Running (Paused): the store has lost that it was begun, and with it who asked for it has been told
+	 * that it failed; it is so all the same. */
 	struct transition t = {
-		.from = STATE_BIT(on ? SANDBOX_PAUSING : SANDBOX_RESUMING),
+		.from = on ? STATE_BIT(SANDBOX_PAUSING) | STATE_BIT(SANDBOX_RUNNING)
+			   : STATE_BIT(SANDBOX_RESUMING) | STATE_BIT(SANDBOX_PAUSED),
 		.to = on == !err ? SANDBOX_PAUSED : SANDBOX_RUNNING,
 		.reason = on ? "paused" : "running",
 		.message = on ? "Sandbox is paused." : "Sandbox is running again.",

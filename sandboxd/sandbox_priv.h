@@ -41,7 +41,7 @@ struct sandboxes {
 	struct list watches;
 	struct loop_defer tell_soon;
 	char store_id[STORE_ID_DIGITS + 1]; /* of this store and no other */
-	char refuse[ERR_MESSAGE_MAX];
+	struct err refuse;		    /* why no creation is accepted; code: NULL: they are */
 	bool draining, kill;
 	void (*drained)(void *arg);
 	void *drained_arg;

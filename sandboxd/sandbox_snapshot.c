@@ -242,8 +242,10 @@ void sandbox_on_snapshotted(struct runtime_box *box, const char *snapshot, const
 		sb->taking[0] = '\0';
 		log_info("snapshot %s of sandbox %s: Ready", snapshot, box->id);
 		if (move_snapshot(sb->all, snapshot, STATE_BIT(SNAPSHOT_CREATING), SNAPSHOT_READY,
-				  "snapshot_ready", "Snapshot is ready.", &err) < 0)
+				  "snapshot_ready", "Snapshot is ready.", &err) < 0) {
 			log_error("snapshot %s: %s", snapshot, err.message);
+			remove_snapshot(sb->all, snapshot); /* nobody can know of it */
+		}
 	}
 	sandboxes_check_drained(sb->all);
 }

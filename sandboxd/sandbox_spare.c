@@ -267,7 +267,7 @@ static void on_soon(struct loop_defer *d)
 {
 	struct spares *s = container_of(d, struct spares, soon);
 
-	if (s->draining || *s->all->refuse)
+	if (s->draining || s->all->refuse.code)
 		return;
 	uint64_t retry = creations_on_their_way(s->all) ? 0 : refill(s);
 	uint64_t next = give_up(s); /* also of what was just begun */

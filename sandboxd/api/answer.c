@@ -91,7 +91,10 @@ static int do_and_store(struct http_req *req, const char *key, const char *reque
 	const char *body = buf_cstr(&a->body);
 	const struct store_answer stored = {
 		.request = request, .status = a->status, .location = a->location, .body = body ? body : ""};
-	return store_end(store, store_answer_put(store, key, &stored, clock_real_ms(), err), err);
+	r = store_end(store, store_answer_put(store, key, &stored, clock_real_ms(), err), err);
+	if (r < 0)
+		sandboxes_undone(((const struct lifecycle *)http_app(req))->sandboxes);
+	return r;
 }
 
 static int once(struct http_req *req, const char *key, answer_fn *fn, struct answer *a, struct err *err)

@@ -67,7 +67,8 @@ static int copy_agent(struct docker *d, struct err *err)
 	char name[17];
 
 	(void)snprintf(d->agents, sizeof(d->agents), "%s/agents", d->config->state_dir);
-	(void)snprintf(d->agent, sizeof(d->agent), "agent-%s", random_hex(name, 16));
+	if (!*d->agent) /* else this is one more try */
+		(void)snprintf(d->agent, sizeof(d->agent), "agent-%s", random_hex(name, 16));
 	(void)snprintf(dir, sizeof(dir), "%s/%s", d->agents, d->agent);
 	int r = fs_mkdir_p(dir, 0755);
 	if (r == 0 && chmod(dir, 0755) < 0)

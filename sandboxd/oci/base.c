@@ -323,14 +323,20 @@ static void hold_snapshots(struct bases *all)
 		(void)closedir(d);
 }
 
-int bases_load(struct bases *all, struct err *err)
+int bases_host(struct bases *all, struct err *err)
 {
 	struct base *host = &all->host;
 
+	base_config_done(&host->config);
 	host->config.env = json_pack("{s:s, s:s}", "PATH", host->fs.path, "LANG", "C.UTF-8");
 	host->config.home = strdup("/root");
 	host->loaded = host->config.env && host->config.home;
-	int r = host->loaded ? find_images(all) : -ENOMEM;
+	return host->loaded ? 0 : err_sys(err, "SANDBOX::UNAVAILABLE", ENOMEM, "look at the host's image");
+}
+
+int bases_load(struct bases *all, struct err *err)
+{
+	int r = find_images(all);
 	if (r < 0)
 		return err_sys(err, "SANDBOX::UNAVAILABLE", -r, "look through the images");
 	hold_snapshots(all);

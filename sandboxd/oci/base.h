@@ -42,8 +42,10 @@ struct bases {
 };
 
 void bases_init(struct bases *all, struct oci *oci);
-/* Blocks. After rootfs_build_host(): finds what STATE/images has, and removes what was half done. */
+/* Blocks. Finds what STATE/images has, and removes what was half done. */
 int bases_load(struct bases *all, struct err *err);
+/* After rootfs_build_host(). */
+int bases_host(struct bases *all, struct err *err);
 void bases_done(struct bases *all);
 
 /* By the name that a box or a snapshot has noted; NULL: out of memory. It may not be loaded. */

@@ -42,6 +42,7 @@ struct oci {
 	struct fetches fetches;
 	struct hardening hardening;
 	struct logs logs;
+	bool looked;			   /* at the groups and images that there are: once */
 	char root_name[OCI_ROOT_NAME_MAX]; /* roots/NAME */
 	char runtime_path[PATH_MAX];	   /* found in PATH */
 	char *envp[2];			   /* of the runtime program: PATH and nothing else */

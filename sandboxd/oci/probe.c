@@ -1,5 +1,6 @@
 /*
- * probe.c - makes ready what all containers share, before anything is served. Blocks.
+ * probe.c - makes ready what all containers share, before anything is served or while nothing can be made.
+ * Blocks.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -10,6 +11,7 @@
 
 #include "lib/fs.h"
 #include "sandboxd/agent.h"
+#include "sandboxd/oci/disk.h"
 #include "sandboxd/oci/enter.h"
 #include "sandboxd/oci/program.h"
 
@@ -153,6 +155,21 @@ static int check_runtime(const struct oci *oci, struct err *err)
 		oci->config->runtime);
 }
 
+/* What the sandboxes that run stand in and on, also where no more can be made; needs no room on disk. */
+static int look_around(struct oci *oci, struct err *err)
+{
+	if (oci->looked)
+		return disk_room(oci->config->state_dir, (uint64_t)oci->config->free_min_mib << 20, err);
+	cgroups_probe(&oci->cgroups);
+	int r = find_runtime(oci, err);
+	if (r == 0)
+		r = make_state_dirs(oci, err);
+	if (r == 0)
+		r = bases_load(&oci->bases, err);
+	oci->looked = r == 0;
+	return r;
+}
+
 int oci_probe(struct runtime *rt, struct err *err)
 {
 	struct oci *oci = oci_of(rt);
@@ -161,16 +178,13 @@ int oci_probe(struct runtime *rt, struct err *err)
 	if (geteuid() != 0)
 		return err_set(err, ERR_UNAVAILABLE, "SANDBOX::UNAVAILABLE", EPERM,
 			       "the oci runtime needs root (namespaces, overlayfs): start sandboxd as root");
-	cgroups_probe(&oci->cgroups); /* also where nothing can be made: what runs may still be ended */
-	int r = find_runtime(oci, err);
-	if (r == 0)
-		r = make_state_dirs(oci, err);
+	int r = look_around(oci, err);
 	if (r < 0)
 		return r;
 	remove_old_roots(oci);
 	r = rootfs_build_host(oci->config->state_dir, oci->root_name, &oci->bases.host.fs, err);
 	if (r == 0)
-		r = bases_load(&oci->bases, err);
+		r = bases_host(&oci->bases, err);
 	(void)snprintf(agent, sizeof(agent), "%s/roots/%s/agent", oci->config->state_dir, oci->root_name);
 	if (r == 0)
 		r = agent_copy(oci->config->execd, agent, err);

@@ -22,7 +22,8 @@ static struct fake {
 	struct runtime rt;
 	struct runtime_box *boxes[BOXES_MAX];
 	size_t created, destroyed, forced;
-	int create_result, adopt_result, freeze_result;
+	int create_result, adopt_result, freeze_result, probe_result;
+	size_t probes;
 	size_t freezes;
 	const char *leftover;
 	struct runtime_found found;
@@ -39,6 +40,13 @@ static struct store *store;
 static struct sandboxes *all;
 static struct config config;
 static char path[64];
+
+static int fake_probe(struct runtime *rt, struct err *err)
+{
+	(void)rt;
+	fake.probes++;
+	return fake.probe_result < 0 ? err_sys(err, "X", -fake.probe_result, "probe") : 0;
+}
 
 static int fake_create(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
 		       struct err *err)
@@ -93,6 +101,7 @@ static int fake_leftovers(struct runtime *rt, const struct runtime_finder *finde
 
 static const struct runtime_ops fake_ops = {
 	.name = "fake",
+	.probe = fake_probe,
 	.create = fake_create,
 	.adopt = fake_adopt,
 	.freeze = fake_freeze,
@@ -593,8 +602,75 @@ static void test_refusals(void **state)
 	refused(ERR_INTERNAL, "no");
 	config.sandboxes_max = 0;
 	refused(ERR_LIMIT, "limit");
-	sandboxes_refuse(all, "apt-get install crun");
+	config.sandboxes_max = 10;
+	struct err why;
+	(void)err_set(&why, ERR_UNAVAILABLE, "X", ENOENT, "apt-get install crun");
+	sandboxes_refuse(all, &why);
 	refused(ERR_UNAVAILABLE, "apt-get install crun");
+	assert_int_equal(fake.probes, 0);
+}
+
+/* Only what a person can change without us, and changes often: room on the disk. */
+static void test_room_again(void **state)
+{
+	char id[RANDOM_UUID_MAX];
+	struct err why;
+
+	(void)state;
+	(void)err_sys(&why, "X", ENOSPC, "make 'roots'");
+	sandboxes_refuse(all, &why);
+	fake.probe_result = -ENOSPC;
+	refused(ERR_STORAGE, "o space left");
+	assert_int_equal(fake.probes, 1);
+	fake.probe_result = 0;
+	create(id, 600);
+	create(id, 600);
+	assert_int_equal(fake.probes, 2);
+
+	sandboxes_refuse(all, &why);
+	fake.probe_result = -EPERM; /* of another kind now: it is not tried again */
+	struct sandbox_spec spec = {.image = "x", .entrypoint = json_array(), .notes = ""};
+	for (int i = 0; i < 2; i++) {
+		assert_true(sandboxes_create(all, &spec, id, &why) < 0);
+		assert_int_equal(why.kind, ERR_UNAVAILABLE);
+		assert_int_equal(fake.probes, 3);
+	}
+	json_decref(spec.entrypoint);
+}
+
+/* What the store takes back, with its answer, has not been: neither a container nor a wrong state is left. */
+static void test_undone(void **state)
+{
+	char kept[RANDOM_UUID_MAX], lost[RANDOM_UUID_MAX];
+	struct err err;
+
+	(void)state;
+	running(kept, 600);
+	assert_int_equal(store_begin(store, &err), 0);
+	create(lost, 600);
+	assert_int_equal(store_end(store, -EIO, &err), -EIO);
+	assert_int_equal(fake.destroyed, 0);
+	sandboxes_undone(all);
+	assert_int_equal(fake.destroyed, 1);
+	sandboxes_undone(all); /* once */
+	assert_int_equal(fake.destroyed, 1);
+	destroyed(1);
+	assert_int_equal(sandboxes_delete(all, lost, &err), -ENOENT);
+	is(kept, SANDBOX_RUNNING, "running");
+
+	/* a pause that the store forgot is one all the same */
+	assert_int_equal(store_begin(store, &err), 0);
+	assert_int_equal(sandboxes_pause(all, kept, &err), 0);
+	assert_int_equal(store_end(store, -EIO, &err), -EIO);
+	sandboxes_undone(all);
+	is(kept, SANDBOX_RUNNING, "running");
+	box(0)->events->frozen(box(0), true, NULL);
+	is(kept, SANDBOX_PAUSED, "paused");
+	assert_int_equal(store_begin(store, &err), 0);
+	assert_int_equal(sandboxes_resume(all, kept, &err), 0);
+	assert_int_equal(store_end(store, -EIO, &err), -EIO);
+	box(0)->events->frozen(box(0), false, NULL);
+	is(kept, SANDBOX_RUNNING, "running");
 }
 
 /* The process is gone at any state; the next one finds the rows. */
@@ -699,6 +775,8 @@ int main(void)
 		TEST(test_stop_forced),
 		TEST(test_tombstone_goes),
 		TEST(test_refusals),
+		TEST(test_room_again),
+		TEST(test_undone),
 		TEST(test_recovery),
 		TEST(test_recovery_of_the_lost),
 		TEST(test_drain),
