@@ -208,8 +208,8 @@ int store_due(struct store *s, uint64_t now_ms, char ret_id[64], enum sandbox_st
 /* ---- lists ----------------------------------------------------------------- */
 
 /*
- * The text is ours; every value is bound. The plus keeps SQLite from the index of states: a page is read
- * in the order of the index of times, instead of all rows being made and sorted for it.
+ * The text is ours; every value is bound. The plus keeps SQLite from the index of states: the ids of a page
+ * are read off the index of times, instead of all rows being made and sorted for it.
  */
 static void filter_sql(char *out, size_t size, const char *head, const struct store_filter *f,
 		       const char *tail)
@@ -232,11 +232,14 @@ static void filter_sql(char *out, size_t size, const char *head, const struct st
 
 static sqlite3_stmt *filter_prepare(struct store *s, const char *head, const void *filter, const char *tail)
 {
+	static const char page[] = "SELECT " SANDBOX_COLUMNS " FROM (%s) p CROSS JOIN sandboxes s "
+				   "ON s.id = p.id ORDER BY s.created_ms DESC, s.id";
 	const struct store_filter *f = filter;
-	char text[4096];
+	char inner[4096], text[sizeof(page) + sizeof(inner)];
 	sqlite3_stmt *st;
 
-	filter_sql(text, sizeof(text), head, f, tail);
+	filter_sql(inner, sizeof(inner), head, f, tail);
+	(void)snprintf(text, sizeof(text), *tail ? page : "%s", inner);
 	if (sqlite3_prepare_v2(s->db, text, -1, &st, NULL) != SQLITE_OK)
 		return NULL;
 	for (size_t i = 0; i < f->metadata_n; i++) {
@@ -267,7 +270,7 @@ int store_list(struct store *s, const struct store_filter *filter, uint64_t offs
 	const struct store_lister lister = {
 		.prepare = filter_prepare,
 		.filter = filter,
-		.head = "SELECT " SANDBOX_COLUMNS,
+		.head = "SELECT s.id", /* filter_prepare() finds the rest */
 		.row = give_row,
 		.arg = &rows,
 	};

@@ -15,7 +15,7 @@
 
 #include "lib/log.h"
 
-#define SCHEMA_VERSION	 2
+#define SCHEMA_VERSION	 3
 #define BUSY_TIMEOUT_MS	 2000
 #define CHECKPOINT_PAGES 1000 /* of the write-ahead log, 4 KiB each */
 
@@ -106,6 +106,11 @@ static const char schema_2[] =
 	"CREATE INDEX snapshots_created ON snapshots(created_ms DESC, id);"
 	"CREATE INDEX snapshots_sandbox ON snapshots(sandbox);"
 	"PRAGMA user_version = 2;";
+
+/* From 2 to 3. A page is found in the index alone, however many rows are skipped. */
+static const char schema_3[] = "DROP INDEX sandboxes_created;"
+			       "CREATE INDEX sandboxes_page ON sandboxes(created_ms DESC, id, state);"
+			       "PRAGMA user_version = 3;";
 
 /* ---- errors ----------------------------------------------------------- */
 
@@ -323,6 +328,16 @@ static int user_version(struct store *s)
 	return version;
 }
 
+static int migrate(struct store *s, int version)
+{
+	static const char *const steps[SCHEMA_VERSION] = {schema, schema_2, schema_3};
+
+	for (int i = version; i < SCHEMA_VERSION; i++)
+		if (sqlite3_exec(s->db, steps[i], NULL, NULL, NULL) != SQLITE_OK)
+			return -EIO;
+	return 0;
+}
+
 static int set_up(struct store *s, struct err *err)
 {
 	static const char pragmas[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
@@ -336,13 +351,9 @@ static int set_up(struct store *s, struct err *err)
 		return err_set(err, ERR_INVALID, "STORE_ERROR", 0,
 			       "store: '%s' was written by a newer sandboxd (schema %d, this one knows %d)",
 			       s->path, version, SCHEMA_VERSION);
-	if (version < SCHEMA_VERSION) {
-		if (store_run(s, ST_BEGIN, "") < 0 ||
-		    (version == 0 && sqlite3_exec(s->db, schema, NULL, NULL, NULL) != SQLITE_OK) ||
-		    sqlite3_exec(s->db, schema_2, NULL, NULL, NULL) != SQLITE_OK ||
-		    store_run(s, ST_COMMIT, "") < 0)
-			return store_err(s, err, "create the tables");
-	}
+	if (version < SCHEMA_VERSION &&
+	    (store_run(s, ST_BEGIN, "") < 0 || migrate(s, version) < 0 || store_run(s, ST_COMMIT, "") < 0))
+		return store_err(s, err, "create the tables");
 	store_reserve_log(s);
 	(void)sqlite3_wal_hook(s->db, on_commit, s); /* replaces SQLite's own checkpoints */
 	return 0;
