@@ -201,6 +201,7 @@ static void capabilities_known(void *arg, const struct probe_result *p)
 	put_probe(o, "userns", p, PROBE_USERNS);
 	put_probe(o, "overlay", p, PROBE_OVERLAY);
 	put_probe(o, "network", p, PROBE_NETWORK);
+	put_probe(o, "writable_proc", p, PROBE_PROC);
 	put_kept(o, http_app(req));
 	http_reply_json(req, 200, o);
 }

@@ -158,10 +158,10 @@ static void put_own(struct plan_out *p)
 static void put_masks(struct plan_out *p)
 {
 	static const char *const always[] = {
-		"/proc/acpi",		"/proc/kcore",	     "/proc/keys",	  "/proc/latency_stats",
-		"/proc/timer_list",	"/proc/sched_debug", "/proc/scsi",	  "/proc/kallsyms",
-		"/sys/firmware",	"/sys/fs",	     "/sys/kernel/debug", "/sys/kernel/tracing",
-		"/sys/kernel/security", "/sys/kernel/config"};
+		"/proc/interrupts",  "/proc/asound",	    "/proc/acpi",	    "/proc/kcore",
+		"/proc/keys",	     "/proc/latency_stats", "/proc/timer_list",	    "/proc/sched_debug",
+		"/proc/scsi",	     "/proc/kallsyms",	    "/sys/firmware",	    "/sys/fs",
+		"/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security", "/sys/kernel/config"};
 	static const char *const strict[] = {"/sys/kernel", "/sys/module"};
 	for (size_t i = 0; i < ARRAY_SIZE(always); i++)
 		if (p->spec->profile == ROOM_BALANCED || strncmp(always[i], "/sys/kernel/", 12) != 0)

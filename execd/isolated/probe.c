@@ -55,7 +55,14 @@ static void record(int r, const struct err *err)
 static void room_came(void *arg, int r, const struct err *err)
 {
 	struct room *room = TAKE_PTR(state.room);
+	struct err none;
 	(void)arg;
+	if (r >= 0 && state.at == PROBE_PROC && !room_proc_is_writable(room)) {
+		r = err_set(&none, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", EROFS,
+			    "/proc is read-only in every room: a user namespace gets no other where the "
+			    "container has no whole /proc that is writable (the agent needs CAP_SYS_ADMIN)");
+		err = &none;
+	}
 	room_set_events(room, NULL, NULL);
 	room_kill(room);
 	room_unref(room);
@@ -76,6 +83,8 @@ static void next(void)
 		spec.ids = ROOM_IDS_USERNS;
 	else if (state.at == PROBE_NETWORK)
 		spec.share_net = false;
+	else if (state.at == PROBE_PROC)
+		spec.profile = ROOM_BALANCED;
 	if (state.at == PROBE_OVERLAY) {
 		spec.mounts = &overlay;
 		spec.mounts_n = 1;

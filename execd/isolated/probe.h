@@ -9,7 +9,7 @@
 
 struct isolateds;
 
-enum probe_kind { PROBE_REAL, PROBE_USERNS, PROBE_OVERLAY, PROBE_NETWORK, PROBE_N };
+enum probe_kind { PROBE_REAL, PROBE_USERNS, PROBE_OVERLAY, PROBE_NETWORK, PROBE_PROC, PROBE_N };
 
 struct probe_result {
 	bool works[PROBE_N];

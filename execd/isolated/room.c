@@ -86,6 +86,11 @@ bool room_is_ready(const struct room *room)
 	return room->state == ROOM_READY;
 }
 
+bool room_proc_is_writable(const struct room *room)
+{
+	return !room->proc_readonly;
+}
+
 const struct err *room_failure(const struct room *room)
 {
 	return room->stillborn ? &room->err : NULL;
@@ -125,8 +130,7 @@ static const char *need(const struct room *room, enum wire_stage stage, uint32_t
 		       "that forbids it)";
 	if (stage == WIRE_STAGE_VIEW && plan_step_kind(&room->plan, step) == VIEW_PROC)
 		return " (the container masks parts of its /proc, and then a user namespace gets none: the "
-		       "agent "
-		       "needs CAP_SYS_ADMIN, or the container an unmasked /proc)";
+		       "agent needs CAP_SYS_ADMIN, or the container a whole procfs, read-only, beside it)";
 	return " (user namespaces are not allowed here, or something over the agent, such as AppArmor or a "
 	       "seccomp "
 	       "filter, forbids it)";
@@ -293,6 +297,7 @@ static bool room_receive(struct room *room)
 		struct child *c;
 		switch ((enum wire_event_kind)e.kind) {
 		case WIRE_READY:
+			room->proc_readonly = e.flags & WIRE_PROC_RDONLY;
 			room_ready(room, fds, fds_n);
 			break;
 		case WIRE_FAILED:

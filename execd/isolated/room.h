@@ -120,6 +120,8 @@ void room_set_events(struct room *room, const struct room_events *events, void *
 
 const char *room_id(const struct room *room);
 bool room_is_ready(const struct room *room);
+/* Of a READY one; in the profile balanced it is wherever that can be had. */
+bool room_proc_is_writable(const struct room *room);
 /* Why it has come to nothing; NULL: it has not, or not yet. Borrowed. */
 const struct err *room_failure(const struct room *room);
 /* Its init, for /proc/PID/...; 0 once it has ended. */

@@ -26,6 +26,7 @@ struct room {
 	unsigned refs;
 	char id[ROOM_ID_LEN + 1];
 	enum room_state state;
+	bool proc_readonly;
 	bool born, killed, lost, again, stillborn, held; /* held: the loop's own reference */
 	uint64_t tag;
 	int socket;

@@ -249,14 +249,20 @@ static int build_dev(struct view *v)
 
 /*
  * Read-only as a whole, or in what is of the machine and not of a process: uid 0
- * may write there without any capability.
+ * may write there without any capability. Where the container has a whole procfs
+ * only to read (sandboxd's have), a user namespace gets no other.
  */
 static int build_proc(bool readonly)
 {
 	static const char *const frozen[] = {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus",
 					     "/proc/fs"};
-	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | (readonly ? MS_RDONLY : 0),
-		  NULL) < 0)
+	static const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	if (!readonly && mount("proc", "/proc", "proc", flags, NULL) < 0) {
+		if (errno != EPERM)
+			return -errno;
+		readonly = true;
+	}
+	if (readonly && mount("proc", "/proc", "proc", flags | MS_RDONLY, NULL) < 0)
 		return -errno;
 	for (size_t i = 0; i < ARRAY_SIZE(frozen) && !readonly; i++) {
 		_cleanup_close_ int tree = -EBADF;

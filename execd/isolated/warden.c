@@ -28,7 +28,9 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -177,7 +179,9 @@ static void become(const struct plan *plan, int socket, int listener)
 	if (r < 0)
 		fail(socket, stage, 0, -r);
 	confine(plan, socket, listener, CONFINE_BEFORE_EXEC);
-	const struct wire_event ready = {.kind = WIRE_READY};
+	struct statfs proc;
+	bool readonly = statfs("/proc", &proc) == 0 && proc.f_flags & ST_RDONLY;
+	const struct wire_event ready = {.kind = WIRE_READY, .flags = readonly ? WIRE_PROC_RDONLY : 0};
 	const int fds[] = {mounts, users, cellar};
 	tell(socket, &ready, fds, cellar >= 0 ? 3 : 2);
 	fd_close(&mounts);

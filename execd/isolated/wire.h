@@ -124,11 +124,14 @@ enum wire_event_kind {
 	WIRE_CLEARED,
 };
 
+#define WIRE_PROC_RDONLY (1U << 0)
+
 struct wire_event {
 	uint32_t kind;
 	uint32_t stage, step;
 	int32_t errnum;
 	uint64_t tag;
 	int32_t wstatus;
+	uint32_t flags; /* WIRE_READY: WIRE_PROC_RDONLY */
 	struct rusage usage;
 };

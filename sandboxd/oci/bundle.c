@@ -41,6 +41,19 @@ static const struct mount_row mounts[] = {
 	{"/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"},
 };
 
+/*
+ * Before them, for namespaces within: a user namespace may mount a procfs of its own only where a whole one
+ * is mounted already, which that at /proc is not, with what is masked in it. So here is another, below what
+ * is then mounted over /dev: no path leads there, and whoever copies the mounts into a user namespace cannot
+ * take the cover away. It is read-only, so that nobody can mount one that is not: /proc/sys is uid 0's by its
+ * mode alone. The tmpfs under it is there because crun mounts procfs only where a directory is.
+ */
+static const struct mount_row nested[] = {
+	{"/dev", "tmpfs", "tmpfs", "nosuid,noexec,nodev,mode=755,size=4k"},
+	{"/dev/proc", "tmpfs", "tmpfs", "nosuid,noexec,nodev,mode=755,size=4k"},
+	{"/dev/proc", "proc", "proc", "nosuid,noexec,nodev,ro"},
+};
+
 static json_t *strings(const char *const *list, size_t n)
 {
 	json_t *a = json_array();
@@ -66,10 +79,12 @@ static json_t *mount_json(const struct mount_row *row)
 			 row->source, "options", split(row->options));
 }
 
-static json_t *mounts_json(void)
+static json_t *mounts_json(bool with_nested)
 {
 	json_t *a = json_array();
 
+	for (size_t i = 0; i < ARRAY_SIZE(nested) && with_nested; i++)
+		(void)json_array_append_new(a, mount_json(&nested[i]));
 	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++)
 		(void)json_array_append_new(a, mount_json(&mounts[i]));
 	return a;
@@ -158,9 +173,10 @@ static json_t *process_json(const struct bundle_spec *spec)
 
 int bundle_config(const struct bundle_spec *spec, char **ret, struct err *err)
 {
-	json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2",
-				   "process", process_json(spec), "root", "path", "rootfs", "readonly", 0,
-				   "hostname", "sandbox", "mounts", mounts_json(), "linux", linux_json(spec));
+	json_t *config =
+		json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.2", "process",
+			  process_json(spec), "root", "path", "rootfs", "readonly", 0, "hostname", "sandbox",
+			  "mounts", mounts_json(spec->hardening->nested), "linux", linux_json(spec));
 	/* crun takes the program as it is; whoever does not know this compiles the section. */
 	if (config && spec->hardening->filter)
 		(void)json_object_set_new(

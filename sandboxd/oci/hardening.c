@@ -114,6 +114,7 @@ int hardening_load(const struct config *config, bool own_network, struct hardeni
 {
 	const char *path = config->docker.seccomp_profile;
 	struct hardening h = {.no_new_privileges = config->docker.no_new_privileges,
+			      .nested = config->nested_isolation,
 			      .apparmor = config->docker.apparmor_profile};
 	json_t *profile = NULL;
 	uint64_t caps = 0;

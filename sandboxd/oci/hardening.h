@@ -9,8 +9,8 @@
  * System calls: a profile in the OCI seccomp JSON format, docker.seccomp_profile
  * or the one built in. With sandboxd.nested_isolation (the default) it also lets
  * the calls through by which an ordinary user makes namespaces: isolated sessions
- * inside need them. The profile is compiled here; crun takes the program as it
- * is, which saves each start the time to compile it.
+ * inside need them, and a /proc that they may mount (bundle.c). The profile is compiled here; crun takes the
+ * program as it is, which saves each start the time to compile it.
  */
 #pragma once
 
@@ -22,6 +22,7 @@
 struct hardening {
 	json_t *capabilities; /* array of "CAP_..." */
 	bool no_new_privileges;
+	bool nested;	      /* namespaces may be made within */
 	json_t *seccomp;      /* linux.seccomp, or NULL: unconfined */
 	char *filter;	      /* the same as a BPF program in base64 */
 	const char *apparmor; /* borrowed from the settings; or NULL */

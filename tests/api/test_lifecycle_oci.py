@@ -204,7 +204,82 @@ def test_nested_isolation_by_setting(tmp_path, start_sandboxd, program):
     sandboxd = start_sandboxd(**config(tmp_path, nested_isolation=False, oci_runtime=program))
     id = running(sandboxd)
     assert sh(sandboxd, id, "unshare --user true || echo refused") == "refused"
+    assert sh(sandboxd, id, "grep -c ' /dev ' /proc/self/mountinfo") == "1"
     assert sh(sandboxd, id, "python3 -c 'import threading as t; x = t.Thread(target=print, args=[1]); x.start(); x.join()'") == "1"
+
+
+NESTED = r"""
+# Root of a user namespace in the container, with mounts and processes of its own: what comes of each attempt.
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+call = lambda *args: libc.syscall(*[arg.encode() if isinstance(arg, str) else ctypes.c_long(arg) for arg in args])
+FSOPEN, FSCONFIG, FSMOUNT, MOVE_MOUNT, OPEN_TREE, MOUNT_SETATTR = 430, 431, 432, 429, 428, 442
+RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, HERE = 1, 2, 4, 8, 32, 4096, 16384, -100
+
+def tell(name, r):
+    print(name, "done" if r >= 0 else errno.errorcode[ctypes.get_errno()])
+    return r
+
+def mount(source, target, kind, flags):
+    return libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None)
+
+def fsmount(attrs):
+    fs = call(FSOPEN, "proc", 1)
+    call(FSCONFIG, fs, 6, 0, 0, 0)
+    return call(FSMOUNT, fs, 1, attrs)
+
+def writes(name, path):
+    try:
+        open(path, "w").write("x")
+        print(name, "done")
+    except OSError as why:
+        print(name, errno.errorcode[why.errno])
+
+def setattr(fd, path, flags, clear):
+    class attr(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
+    a = attr(0, clear, 0, 0)
+    return libc.syscall(MOUNT_SETATTR, fd, path.encode(), flags, ctypes.byref(a), ctypes.sizeof(a))
+
+tell("writable", mount("proc", "/mnt", "proc", NOSUID | NODEV | NOEXEC))
+tell("writable, by pieces", fsmount(0))
+tell("read-only, then not", setattr(tell("read-only", fsmount(1)), "", 0x1000, 1))
+tell("mounted", mount("proc", "/mnt", "proc", RDONLY | NOSUID | NODEV | NOEXEC))
+for what, flags in ("remounted", REMOUNT | NOSUID | NODEV | NOEXEC), ("remounted alone", REMOUNT | BIND | NOSUID | NODEV | NOEXEC):
+    tell(what, mount("none", "/mnt", "none", flags))
+tell("set writable", setattr(HERE, "/mnt", 0, 1))
+writes("core_pattern", "/mnt/sys/kernel/core_pattern")
+writes("sysrq", "/mnt/sysrq-trigger")
+writes("own", "/mnt/self/oom_score_adj")
+try:
+    open("/mnt/kcore", "rb").read(1)
+    print("kcore done")
+except OSError as why:
+    print("kcore", errno.errorcode[why.errno])
+for where in "/dev", "/proc", "/proc/sys", "/proc/keys":
+    tell("uncovered " + where, libc.umount2(where.encode(), 2))
+for where in "/dev", "/proc", "/dev/null":  # the last has nothing below it
+    tell("uncloned " + where, call(OPEN_TREE, HERE, where, 0x80001))
+tell("moved", call(MOVE_MOUNT, HERE, "/dev", HERE, "/media", 0))
+tell("bound", mount("/", "/media", "none", BIND))
+tell("bound as it is", mount("/", "/media", "none", BIND | REC))
+tell("uncovered there", libc.umount2(b"/media/dev", 2))
+os.chdir("/media")
+print("covered", len(os.listdir("/media/dev")) > 5 and not os.path.exists("/media/dev/proc"))
+"""
+
+@pytest.mark.parametrize("program", RUNTIMES)
+def test_namespaces_within_get_no_writable_proc(tmp_path, start_sandboxd, program):
+    """The procfs that lets rooms have theirs is reached by no path, and only read by no trick."""
+    sandboxd = start_sandboxd(**config(tmp_path, oci_runtime=program))
+    id = running(sandboxd)
+    said = sh(sandboxd, id, f"cat > /tmp/n.py <<'E'\n{NESTED}\nE\nunshare -Umpfr python3 /tmp/n.py 2>&1")
+    told = dict(line.rsplit(" ", 1) for line in said.strip().split("\n"))
+    allowed = {name for name, word in told.items() if word in ("done", "True")}
+    # what is allowed is shown to be: else nothing has been tried
+    assert allowed == {"read-only", "mounted", "bound as it is", "uncloned /dev/null", "covered"}, said
+    assert set(told.values()) <= {"done", "True", "EPERM", "EINVAL", "EROFS", "EACCES", "ENOENT"}, said
+    assert sh(sandboxd, id, "ls /dev/proc /dev/fs 2>/dev/null; echo x > /proc/sys/kernel/core_pattern || echo no") == "no"
 
 
 # ---- its log ----------------------------------------------------------------------------------
