@@ -13,14 +13,18 @@
 #include <limits.h>
 #include <linux/openat2.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "lib/util.h"
+
+#define REMNANT_S 3 /* that a dead process's child may take to its exec */
 
 int fs_write_all(int fd, const void *data, size_t n)
 {
@@ -455,6 +459,29 @@ static bool is_dead(pid_t pid)
 	return poll(&p, 1, 0) > 0;
 }
 
+static void on_alarm(int signal)
+{
+	(void)signal;
+}
+
+/* F_SETLKW, broken off after REMNANT_S with -EAGAIN. */
+static int lock_in_time(int fd, const struct flock *lock)
+{
+	const struct sigaction wake = {.sa_handler = on_alarm}; /* no SA_RESTART: EINTR ends the wait */
+	const struct itimerval limit = {/* again, should the first fire before the wait has begun */
+					.it_interval = {.tv_sec = 1},
+					.it_value = {REMNANT_S}};
+	const struct itimerval none = {0};
+	struct sigaction kept;
+
+	if (sigaction(SIGALRM, &wake, &kept) < 0 || setitimer(ITIMER_REAL, &limit, NULL) < 0)
+		return -errno;
+	int r = fcntl(fd, F_SETLKW, lock) < 0 ? -errno : 0;
+	(void)setitimer(ITIMER_REAL, &none, NULL);
+	(void)sigaction(SIGALRM, &kept, NULL);
+	return r == -EINTR ? -EAGAIN : r;
+}
+
 int fs_lock(int fd)
 {
 	const struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -467,12 +494,8 @@ int fs_lock(int fd)
 			return -errno;
 		if (holder.l_type == F_UNLCK)
 			continue;
-		if (!is_dead(holder.l_pid))
-			return -EAGAIN;
-		if (fcntl(fd, F_SETLKW, &lock) == 0)
-			return 0;
-		if (errno != EINTR)
-			return -errno;
+		/* In a PID namespace the kernel calls a dead one 0, as it does one that lives outside. */
+		return holder.l_pid <= 0 || is_dead(holder.l_pid) ? lock_in_time(fd, &lock) : -EAGAIN;
 	}
 	return 0;
 }

@@ -20,7 +20,8 @@ int fs_mkdir_p(const char *path, mode_t mode);
 int fs_remove_tree(int dirfd, const char *path);
 /*
  * Locks the whole file for this process until it ends. -EAGAIN: a living process has it. What a killed one
- * left is waited for: a child on its way to exec may share its descriptors for a moment longer (spawn.c).
+ * left is waited for, three seconds at most: a child on its way to exec may share its descriptors for a moment
+ * longer (spawn.c). Uses SIGALRM, so it is for a program that starts and has no threads yet.
  */
 int fs_lock(int fd);
 /* Close-on-exec, non-blocking for the ends asked for. */

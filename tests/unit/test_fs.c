@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "lib/fs.h"
@@ -509,19 +510,19 @@ static void test_moved_out_while_inside(void **state)
 	}
 }
 
-/* Somebody waits for a lock: /proc/locks shows it behind an arrow. */
+/* It waits in fcntl(), which can only be for a lock. /proc/locks would not show it within a PID namespace. */
 static bool waits_for_lock(pid_t pid)
 {
-	char line[256], who[32];
-	bool found = false;
-	FILE *f = fopen("/proc/locks", "re");
+	char path[64];
+	long call = -1;
 
-	(void)snprintf(who, sizeof(who), " %d ", pid);
-	while (f && !found && fgets(line, sizeof(line), f))
-		found = strstr(line, "->") && strstr(line, who);
+	(void)snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	FILE *f = fopen(path, "re");
+	if (f && fscanf(f, "%ld", &call) != 1)
+		call = -1;
 	if (f)
 		(void)fclose(f);
-	return found;
+	return call == SYS_fcntl;
 }
 
 /* A child on its way to exec: it has its parent's descriptors, and so its locks, when that one is dead. */
@@ -579,6 +580,33 @@ static void test_lock_of_a_living_one(void **state)
 	fd_close(&fd);
 }
 
+/* In a PID namespace of its own nobody can see who holds it; it is not waited for forever. */
+static void test_lock_of_a_living_one_outside(void **state)
+{
+	int wstatus;
+
+	(void)state;
+	int fd = openat(root_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(fs_lock(fd), 0);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (unshare(CLONE_NEWPID) < 0)
+			_exit(2);
+		pid = fork(); /* the first one in it */
+		if (pid == 0)
+			_exit(fs_lock(openat(root_fd, "lock", O_RDWR | O_CLOEXEC)) == -EAGAIN ? 0 : 1);
+		_exit(waitpid(pid, &wstatus, 0) == pid && wstatus == 0 ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &wstatus, 0), pid);
+	fd_close(&fd);
+	if (WEXITSTATUS(wstatus) == 2) {
+		print_message("no PID namespace can be made here\n");
+		skip();
+	}
+	assert_int_equal(wstatus, 0);
+}
+
 #define fs_test(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -600,6 +628,7 @@ int main(void)
 		fs_test(test_moved_out_while_inside),
 		fs_test(test_lock_of_a_dead_one),
 		fs_test(test_lock_of_a_living_one),
+		fs_test(test_lock_of_a_living_one_outside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
