@@ -262,6 +262,9 @@ void cells_started(struct cells *q)
 {
 	struct loop *loop = q->execd->loop;
 	struct cell *cell = q->current;
+	/* Once: code that says it again would put off its own timeout. */
+	if (cell->started)
+		return;
 	cell->started = true;
 	if (cell->interrupted || cell->overflowed)
 		(void)interrupt_current(q);

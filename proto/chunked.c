@@ -29,9 +29,25 @@ static int size_byte(struct chunked *c, uint8_t b)
 		return -EINVAL;
 	if (b == '\r')
 		c->state = CHUNKED_SIZE_LF;
-	else if (b == ';' || b == ' ' || b == '\t')
+	else if (b == ';')
 		c->state = CHUNKED_EXTENSION;
+	else if (b == ' ' || b == '\t')
+		c->state = CHUNKED_SIZE_SPACE;
 	else
+		return -EINVAL;
+	return 0;
+}
+
+/* Some pad the size; "5 5" may be one length here and another behind a proxy. */
+static int space_byte(struct chunked *c, uint8_t b)
+{
+	if (++c->line > CHUNK_LINE_MAX)
+		return -EINVAL;
+	if (b == '\r')
+		c->state = CHUNKED_SIZE_LF;
+	else if (b == ';')
+		c->state = CHUNKED_EXTENSION;
+	else if (b != ' ' && b != '\t')
 		return -EINVAL;
 	return 0;
 }
@@ -62,6 +78,8 @@ static int framing_byte(struct chunked *c, uint8_t b)
 	switch (c->state) {
 	case CHUNKED_SIZE:
 		return size_byte(c, b);
+	case CHUNKED_SIZE_SPACE:
+		return space_byte(c, b);
 	case CHUNKED_EXTENSION:
 		if (++c->line > CHUNK_LINE_MAX || b == '\n')
 			return -EINVAL;

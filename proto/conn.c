@@ -180,10 +180,11 @@ static bool step_head(struct http_conn *c)
 	ssize_t head_n;
 
 	/* RFC 9112 section 2.2: an empty line before a request is a leftover of the one before. */
-	while (c->scanned == 0 && n >= 2 && data[0] == '\r' && data[1] == '\n') {
+	while (n >= 2 && data[0] == '\r' && data[1] == '\n') {
 		c->in_off += 2;
 		data += 2;
 		n -= 2;
+		c->scanned = 0;
 	}
 	if (n == 0)
 		return false;
@@ -191,7 +192,8 @@ static bool step_head(struct http_conn *c)
 		conn_busy(c);
 		conn_deadline(c, config->head_timeout_ms);
 	}
-	head_n = head_find(data, n, &c->scanned);
+	/* No further than the limit, so that the verdict does not depend on how much has come at once. */
+	head_n = head_find(data, MIN(n, config->header_max + 1), &c->scanned);
 	if (head_n == 0 && n <= config->header_max)
 		return false;
 

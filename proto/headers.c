@@ -9,7 +9,6 @@
 
 #define LENGTH_DIGITS_MAX 18
 
-/* RFC 9110 section 5.6.2: token */
 static bool is_token_char(unsigned char c)
 {
 	static const char others[] = "!#$%&'*+-.^_`|~";
@@ -19,7 +18,7 @@ static bool is_token_char(unsigned char c)
 	return c && strchr(others, c);
 }
 
-static bool is_token(const char *s, size_t n)
+bool is_token(const char *s, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (!is_token_char((unsigned char)s[i]))

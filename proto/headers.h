@@ -44,5 +44,7 @@ ssize_t head_find(const uint8_t *data, size_t n, size_t *scanned);
  */
 unsigned head_parse(char *text, size_t n, struct head *head, const char **ret_why);
 
+/* RFC 9110 section 5.6.2: what may be the name of a field. */
+bool is_token(const char *s, size_t n);
 /* The first field of that name, in any case, or NULL. */
 const char *head_get(const struct head *head, const char *name);

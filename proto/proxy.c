@@ -24,7 +24,6 @@
 
 #include "lib/list.h"
 #include "lib/log.h"
-#include "lib/scan.h"
 #include "proto/chunked.h"
 #include "proto/headers.h"
 #include "proto/json.h"
@@ -51,6 +50,9 @@ struct proxy {
 	bool upstream_eof;
 	bool head_only;
 	bool says_id; /* the reply has a request id */
+	bool upgrade; /* the client has asked for one */
+	bool coded;   /* the reply names a transfer coding */
+	bool sized;   /* and, or, a length */
 	enum framing framing;
 	uint64_t left;
 	struct chunked chunked;
@@ -82,7 +84,7 @@ static bool listed(const char *const *names, const char *name)
 static int put_request(struct proxy *p, const struct proxy_target *t)
 {
 	struct http_req *req = p->req;
-	const char *name, *value, *upgrade = http_header(req, "Upgrade");
+	const char *name, *value, *upgrade = p->upgrade ? http_header(req, "Upgrade") : NULL;
 	(void)buf_printf(&p->out, "%s %s HTTP/1.%u\r\n", http_method(req), t->target, http_minor(req));
 	for (size_t i = 0; (name = http_header_at(req, i, &value)); i++)
 		if (!is_hop_by_hop(name) && !listed(t->drop, name))
@@ -144,17 +146,27 @@ static void proxy_fail(struct proxy *p, int r)
 
 /* ---- the reply's head ------------------------------------------------------- */
 
-/* RFC 9112 section 6.3 */
+/*
+ * RFC 9112 section 6.3, and stricter: a reply that can be read in two ways could end for the client elsewhere
+ * than for us, and what the sandbox has put there would be the answer to the client's next request.
+ */
 static int weigh(struct proxy *p, const char *name, const char *value)
 {
 	if (strcasecmp(name, "Transfer-Encoding") == 0) {
+		if (p->coded || p->sized)
+			return -EPROTO;
+		p->coded = true;
 		p->framing = strcasecmp(value, "chunked") == 0 ? FRAMING_CHUNKED : FRAMING_CLOSE;
-	} else if (strcasecmp(name, "Content-Length") == 0 && p->framing != FRAMING_CHUNKED) {
+	} else if (strcasecmp(name, "Content-Length") == 0) {
 		char *end;
 		errno = 0;
-		p->left = strtoull(value, &end, 10);
-		if (*value < '0' || *value > '9' || *end || errno)
+		uint64_t length = strtoull(value, &end, 10);
+		if (*value < '0' || *value > '9' || *end || errno || length > INT64_MAX)
 			return -EPROTO;
+		if (p->coded || (p->sized && length != p->left))
+			return -EPROTO;
+		p->sized = true;
+		p->left = length;
 		p->framing = FRAMING_LENGTH;
 	}
 	return 0;
@@ -164,10 +176,12 @@ static int weigh(struct proxy *p, const char *name, const char *value)
 static int pass_field(struct proxy *p, struct buf *head, char *line, bool raw)
 {
 	char *colon = strchr(line, ':');
-	if (!colon || colon == line)
+	if (!colon || !is_token(line, (size_t)(colon - line)))
 		return -EPROTO;
 	*colon = '\0';
-	char *value = colon + 1 + strspn(colon + 1, " \t");
+	char *value = colon + 1 + strspn(colon + 1, " \t"), *end = value + strlen(value);
+	while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+		*--end = '\0';
 	int r = weigh(p, line, value);
 	if (strcasecmp(line, "X-Request-ID") == 0 && !raw)
 		p->says_id = true;
@@ -188,23 +202,40 @@ static void decide_end(struct proxy *p, unsigned status)
 		p->framing = FRAMING_LENGTH;
 		p->left = 0;
 	}
-	p->tunnel.keep = p->framing != FRAMING_CLOSE && http_keep_alive(p->req);
+	p->tunnel.keep = p->framing != FRAMING_CLOSE && http_keep_alive(p->req) &&
+			 (p->framing != FRAMING_CHUNKED || http_minor(p->req) > 0);
 	p->complete = p->framing == FRAMING_LENGTH && p->left == 0;
+}
+
+/* RFC 9112 section 4, to the letter; the version becomes ours, as a gateway's has to be. */
+static bool status_line(char *text, size_t n, unsigned *ret)
+{
+	static const char form[] = "HTTP/1.d ddd";
+	size_t form_n = sizeof(form) - 1;
+	if (n <= form_n || (text[form_n] != ' ' && text[form_n] != '\r'))
+		return false;
+	for (size_t i = 0; i < form_n; i++)
+		if (form[i] == 'd' ? text[i] < '0' || text[i] > '9' : text[i] != form[i])
+			return false;
+	text[7] = '1';
+	*ret = (unsigned)((text[9] - '0') * 100 + (text[10] - '0') * 10 + (text[11] - '0'));
+	return *ret >= 100;
 }
 
 /* The n bytes of a head that are the first in `in`: rewritten onto `ready`. */
 static int take_head(struct proxy *p, size_t n)
 {
 	char *text = (char *)p->in.data, *end = text + n, *line = text;
-	struct scan s = SCAN(text);
 	unsigned status;
 	p->framing = FRAMING_CLOSE;
-	scan_text(&s, "HTTP/1.");
-	(void)scan_digits(&s, 10, 1);
-	status = (unsigned)scan_number(&s, 10, 999);
-	if (!scan_ok(&s) || status < 100)
+	p->coded = p->sized = false;
+	if (!status_line(text, n, &status))
+		return -EPROTO;
+	/* A client that has not asked for another protocol would send its next request into it. */
+	if (status == 101 && !p->upgrade)
 		return -EPROTO;
 	bool raw = status < 200;
+	size_t before = p->ready.len;
 	for (int first = 1; line < end - 2; first = 0) {
 		char *crlf = memchr(line, '\r', (size_t)(end - line));
 		if (!crlf || crlf[1] != '\n' || memchr(line, '\0', (size_t)(crlf - line)))
@@ -215,6 +246,8 @@ static int take_head(struct proxy *p, size_t n)
 			return r;
 		line = crlf + 2;
 	}
+	if (raw && http_minor(p->req) == 0)
+		p->ready.len = before; /* HTTP/1.0 has no interim replies */
 	if (!raw || status == 101)
 		decide_end(p, status);
 	if (p->state == BODY && !p->tunnel.keep)
@@ -223,7 +256,8 @@ static int take_head(struct proxy *p, size_t n)
 		(void)buf_puts(&p->ready, "Connection: keep-alive\r\n");
 	if (p->state == BODY && p->request_id && !p->says_id)
 		(void)buf_printf(&p->ready, "X-Request-ID: %s\r\n", p->request_id);
-	(void)buf_puts(&p->ready, "\r\n");
+	if (p->ready.len > before)
+		(void)buf_puts(&p->ready, "\r\n");
 	buf_consume(&p->in, n);
 	p->scanned = 0;
 	return p->ready.failed ? -ENOBUFS : 0;
@@ -480,6 +514,7 @@ int proxy_pass(struct loop *loop, struct http_req *req, const struct proxy_targe
 	p->ready = BUF_INIT(4 * PROXY_HEAD_MAX);
 	p->tunnel = (struct http_tunnel){.source = {proxy_proceed, proxy_stop}, .data = tunnel_data};
 	p->head_only = strcmp(http_method(req), "HEAD") == 0;
+	p->upgrade = http_header(req, "Upgrade") && http_minor(req) > 0;
 	memcpy(p->addresses, target->addresses, sizeof(p->addresses));
 	p->addresses_n = target->addresses_n;
 	p->what = strdup(target->what);
