@@ -12,12 +12,15 @@ from pathlib import Path
 
 import httpx
 
+from contract import contract
+
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / os.environ.get("BUILD", "build")  # BUILD=build/san: the other build
 EXECD = os.environ.get("EXECD_BIN", str(BUILD / "execd"))
 SANDBOXD = os.environ.get("SANDBOXD_BIN", str(BUILD / "sandboxd"))
 TOKEN = "test-token-7f3a"
 KEY = "test-key-91cc"
+PASSED_ON = ("/proxy/", "/signed/", "/docs", "/openapi.yaml")
 END_TIMEOUT_S = 30  # a hang, not a measure
 
 # Cells run on the Python of the tests, whatever this machine has.
@@ -177,7 +180,9 @@ class Sandboxd(Daemon):
         super().__init__([*argv, *args], log, environ, port=port)
         self.state = state
         self.key = key
-        self.http = self.client(headers={"OPEN-SANDBOX-API-KEY": key} if key else None)
+        # every answer that a test asks for is held against the document
+        told = contract(ROOT / "proto/lifecycle.yaml", apart=PASSED_ON)
+        self.http = self.client(headers={"OPEN-SANDBOX-API-KEY": key} if key else None, event_hooks={"response": [told.check]})
         assert self.http.get("/health").status_code == 200, self.logs()
 
     def stop(self):
