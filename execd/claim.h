@@ -1,14 +1,15 @@
 /*
  * claim.h - what a spare agent is told when it is taken into use.
  *
- * With --claim-fd the agent is started before anybody wants it: it waits at the
- * very beginning, before it looks at its environment or touches its socket, for
- * one JSON object on that descriptor, which then ends:
+ * With --claim-fd the agent is started before anybody wants it: it binds its
+ * socket and waits, before it looks at its environment or anything else of it
+ * exists, for one JSON object on that descriptor, which then ends:
  *
  *   {"entrypoint": ["tail", "-f", "/dev/null"], "env": {"KEY": "value"}, "accessToken": "..."}
  *
  * and goes on as if it had been started so. Clients that connect meanwhile wait
- * in the socket's queue. accessToken and env are optional.
+ * in the socket's queue. accessToken and env are optional. Nobody else has the
+ * descriptor, and it is closed before anything runs: no code inside can claim.
  */
 #pragma once
 

@@ -47,6 +47,8 @@ struct agent {
 	struct init *init;
 	struct ready *ready;
 	int log_fd;
+	int bound_fd; /* until it is served, or -EBADF */
+	uint16_t port;
 	int exit_code;
 	bool stopping;
 };
@@ -127,24 +129,33 @@ static int take_socket(int fd, struct err *err)
 	return r < 0 ? err_sys(err, "OPTIONS", -r, "descriptor %d", fd) : 0;
 }
 
+/* From here on clients may connect: they wait in its queue until we serve. */
+static int agent_bind(struct agent *a, struct err *err)
+{
+	const struct options *o = &a->options;
+
+	if (o->listen_fd >= 0) {
+		a->bound_fd = o->listen_fd;
+		return take_socket(o->listen_fd, err);
+	}
+	int r = http_bind(o->host, o->port, &a->bound_fd, &a->port, err);
+	if (r >= 0 && o->announce &&
+	    (printf("listening on %s:%u\n", o->host, a->port) < 0 || fflush(stdout) != 0))
+		return err_sys(err, "OPTIONS", errno, "--announce");
+	return r;
+}
+
 static int agent_listen(struct agent *a, struct err *err)
 {
 	const struct options *o = &a->options;
-	uint16_t port = 0;
-	int fd = o->listen_fd, r;
-	if (fd >= 0)
-		r = take_socket(fd, err);
-	else
-		r = http_bind(o->host, o->port, &fd, &port, err);
+
+	int r = a->bound_fd < 0 ? agent_bind(a, err) : 0;
 	if (r >= 0)
-		r = http_server_listen(a->execd.http, fd, err);
+		r = http_server_listen(a->execd.http, TAKE_FD(a->bound_fd), err);
 	if (r >= 0 && o->listen_fd >= 0)
 		log_info("execd %s serves descriptor %d", EXECD_VERSION, o->listen_fd);
 	else if (r >= 0)
-		log_info("execd %s listens on %s port %u", EXECD_VERSION, o->host, port);
-	if (r >= 0 && o->announce &&
-	    (printf("listening on %s:%u\n", o->host, port) < 0 || fflush(stdout) != 0))
-		return err_sys(err, "OPTIONS", errno, "--announce");
+		log_info("execd %s listens on %s port %u", EXECD_VERSION, o->host, a->port);
 	return r;
 }
 
@@ -223,6 +234,7 @@ static void agent_free(struct agent *a)
 	loop_free(e->loop);
 	options_done(&a->options);
 	fd_close(&a->log_fd);
+	fd_close(&a->bound_fd);
 }
 
 static int agent_run(struct agent *a)
@@ -257,9 +269,13 @@ static int agent_run(struct agent *a)
 /* What it is told is to count as if it had been there from the start: the options are read again. */
 static int agent_wait(struct agent *a, int argc, char **argv, struct claim *claim, struct err *err)
 {
-	int r = claim_wait(a->options.claim_fd, claim, err);
+	int r = agent_bind(a, err);
+	if (r < 0)
+		return r;
+	r = claim_wait(a->options.claim_fd, claim, err);
 	if (r <= 0)
 		return r < 0 ? r : OPTIONS_DONE;
+	fill_stdio(); /* it may have come as descriptor 0 */
 	options_done(&a->options);
 	r = options_parse(argc, argv, &a->options, err);
 	if (r != OPTIONS_RUN)
@@ -274,7 +290,7 @@ static int agent_wait(struct agent *a, int argc, char **argv, struct claim *clai
 
 int main(int argc, char **argv)
 {
-	struct agent agent = {.log_fd = -EBADF};
+	struct agent agent = {.log_fd = -EBADF, .bound_fd = -EBADF};
 	struct claim claim = {0};
 	struct err err = {0};
 	/* The agent has started itself for it: nothing of what follows is for that process. */

@@ -1,9 +1,10 @@
 /*
  * runtime.h - what a driver that makes containers offers: one table of functions.
  *
- * Drivers: oci (embedded, any OCI runtime). A driver lives on the loop thread;
- * nothing in the table blocks for long except probe(), which runs before
- * anything is served, or while no sandbox can be made. A container is a box, embedded in its sandbox:
+ * Drivers: oci (embedded, any OCI runtime), docker (a daemon's Engine API). A
+ * driver lives on the loop thread; nothing in the table blocks for long except
+ * probe(), which runs before anything is served, or while no sandbox can be
+ * made. A container is a box, embedded in its sandbox:
  *
  *   create() -> (progress)* -> started | failed
  *                                         destroy() -> destroyed
@@ -42,8 +43,9 @@ struct runtime_events {
 	/* It runs, and box->port is set. handle: what adopt() needs after a restart. notes: what could not be
 	 * enforced, or "". */
 	void (*started)(struct runtime_box *box, const char *handle, const char *notes);
-	/* create() does something that may take minutes, such as fetching an image. The texts are constant:
-	 * what the sandbox is told to be doing. max_s: how long it may take; 0: as long as any start. */
+	/* create() does something that may take minutes, such as fetching an image, or is further with it:
+	 * what the sandbox is told to be doing. max_s: how long it may take from now; 0: as long as any
+	 * start. */
 	void (*progress)(struct runtime_box *box, const char *reason, const char *message, uint32_t max_s);
 	/* create() did not succeed; destroy() is still to be called. */
 	void (*failed)(struct runtime_box *box, const struct err *err);
@@ -116,6 +118,8 @@ struct runtime_found {
 struct runtime_finder {
 	void (*sandbox)(void *arg, const struct runtime_found *found);
 	void (*snapshot)(void *arg, const struct runtime_found *found); /* also those that are wanted */
+	/* Who makes the containers cannot be reached, or can be again: meanwhile nothing gets on. */
+	void (*away)(void *arg, bool away);
 	void *arg;
 };
 
@@ -129,12 +133,12 @@ struct runtime_ops {
 	int (*create)(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
 		      struct err *err);
 	/*
-	 * Gives a spare that has started what its execd waits for (text, as of execd/claim.h), and its
-	 * limits. 0: it will serve as if it had been created so, also if we die now; *ret_notes as those of
-	 * started(), borrowed until the next event. -errno: it is of no use any more. NULL: there are no
-	 * spares here.
+	 * Gives a spare that has started what its execd waits for (text, as of execd/claim.h), and limits and
+	 * record of spec. 0: it will serve as if it had been created so, also if we die now; *ret_notes as
+	 * those of started(), borrowed until the next event. 1: on the way, started or failed follows.
+	 * -errno: it is of no use any more. NULL: there are no spares here.
 	 */
-	int (*claim)(struct runtime *rt, struct runtime_box *box, const struct runtime_limits *limits,
+	int (*claim)(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
 		     const char *text, size_t n, const char **ret_notes, struct err *err);
 	/* 0: it runs and is watched. -ESRCH: it is gone; destroy() removes what is left. */
 	int (*adopt)(struct runtime *rt, struct runtime_box *box, const char *handle);

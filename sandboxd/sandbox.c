@@ -91,15 +91,24 @@ static void on_drained(struct loop_defer *d)
 	all->drained(all->drained_arg);
 }
 
+static bool something_left(const struct sandboxes *all)
+{
+	list_foreach_safe (l, &all->list)
+		if (all->kill || on_its_way(list_entry(l, struct sandbox, link)))
+			return true;
+	return sandboxes_spares_left(all);
+}
+
 void sandboxes_check_drained(struct sandboxes *all)
 {
 	if (!all->draining)
 		return;
-	list_foreach_safe (l, &all->list)
-		if (all->kill || on_its_way(list_entry(l, struct sandbox, link)))
-			return;
-	if (sandboxes_spares_left(all))
+	bool left = something_left(all);
+	if (left && !all->away)
 		return;
+	if (left)
+		log_warn("the runtime cannot be reached: what is under way is finished or undone at the next "
+			 "start");
 	loop_defer(all->env.loop, &all->drained_soon, on_drained);
 }
 

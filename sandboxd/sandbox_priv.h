@@ -43,6 +43,7 @@ struct sandboxes {
 	char store_id[STORE_ID_DIGITS + 1]; /* of this store and no other */
 	struct err refuse;		    /* why no creation is accepted; code: NULL: they are */
 	bool draining, kill;
+	bool away; /* the runtime; what is on its way stays there until it is back */
 	void (*drained)(void *arg);
 	void *drained_arg;
 	struct loop_defer drained_soon;

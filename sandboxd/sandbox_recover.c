@@ -228,6 +228,14 @@ static void on_snapshot_found(void *arg, const struct runtime_found *found)
 	sandboxes_snapshot_found(arg, found);
 }
 
+static void on_away(void *arg, bool away)
+{
+	struct sandboxes *all = arg;
+
+	all->away = away;
+	sandboxes_check_drained(all);
+}
+
 int sandboxes_recover(struct sandboxes *all, struct err *err)
 {
 	struct runtime *rt = all->env.runtime;
@@ -250,7 +258,7 @@ int sandboxes_recover(struct sandboxes *all, struct err *err)
 	if (r < 0)
 		return r;
 	const struct runtime_finder finder = {
-		.sandbox = on_sandbox_found, .snapshot = on_snapshot_found, .arg = all};
+		.sandbox = on_sandbox_found, .snapshot = on_snapshot_found, .away = on_away, .arg = all};
 	r = rt->ops->leftovers(rt, &finder);
 	sandboxes_recover_snapshots(all);
 	sweeper_kick(all->sweeper);

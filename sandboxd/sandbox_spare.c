@@ -13,8 +13,10 @@
  *
  * A claim tells the spare first and writes the row then. Killed before, we
  * leave a container that no row knows, which goes at the next start; killed
- * after, a sandbox that serves, which is adopted. Spares themselves end when
- * they see that we are gone, and what they leave goes at the next start.
+ * after, a sandbox that serves, which is adopted. Where telling takes time the
+ * row comes first, without the handle by which the sandbox could be adopted, and
+ * is that of any creation under way. Spares themselves end when they see that we
+ * are gone, and what they leave goes at the next start.
  *
  * Refilling waits until no creation is on its way, makes at most pool_starts at
  * once, and waits longer after each failure in a row.
@@ -333,7 +335,7 @@ static int promote(struct shelf *shelf, struct sandbox *sb, const char *text, co
 	int r = map_add(&all->live, &sb->node, sb->box.id);
 	if (r < 0)
 		return r;
-	r = rt->ops->claim(rt, &sb->box, &spec->runtime.limits, text, strlen(text), &notes, &err);
+	r = rt->ops->claim(rt, &sb->box, &spec->runtime, text, strlen(text), &notes, &err);
 	if (r < 0) {
 		map_del(&all->live, &sb->node);
 		note_failure(all, shelf, err.message);
@@ -345,6 +347,10 @@ static int promote(struct shelf *shelf, struct sandbox *sb, const char *text, co
 	sb->state = SANDBOX_PENDING;
 	sb->box.events = &sandbox_events;
 	sb->box.pulled_usec = sb->box.unpacked_usec = sb->box.prepared_usec = sb->started_usec = 0;
+	if (r > 0) { /* until it is told that it has started, nobody can rely on it */
+		sb->started = false;
+		sb->handle[0] = '\0';
+	}
 	shelf->stats.ready--;
 	shelf->stats.hits++;
 	shelf->failures = 0;
@@ -365,7 +371,7 @@ struct sandbox *sandboxes_claim(struct sandboxes *all, const struct sandbox_spec
 	}
 	char *text = claim_text(spec);
 	while (text && !got && (sb = first_ready(shelf))) {
-		if (promote(shelf, sb, text, spec) == 0)
+		if (promote(shelf, sb, text, spec) >= 0)
 			got = sb;
 		else
 			discard(sb, false);

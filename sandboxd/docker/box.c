@@ -5,6 +5,8 @@
  *                ^  |      (where it has one)                                        |
  *              PULLING (the image is not there)                                   ENDING -> ENDED
  *
+ *   of a spare: RUNNING -> (LIMITING) -> TELLING -> RUNNING (claim.c)
+ *
  *   any -> REMOVING -> (destroyed)
  *
  * A phase is one call to the daemon, b->call, and the answer brings the next.
@@ -30,7 +32,7 @@ struct docker_box *docker_box_new(struct docker *d, struct runtime_box *box)
 	return b;
 }
 
-static void wipe(char **text)
+void docker_wipe(char **text)
 {
 	if (*text)
 		explicit_bzero(*text, strlen(*text));
@@ -47,8 +49,10 @@ void docker_box_free(struct docker_box *b)
 	loop_defer_cancel(&b->soon);
 	list_del(&b->link);
 	b->box->priv = NULL;
-	wipe(&b->spec);
-	wipe(&b->auth);
+	docker_wipe(&b->spec);
+	docker_wipe(&b->auth);
+	docker_wipe(&b->claim);
+	docker_pull_free(b);
 	explicit_bzero(b->token, sizeof(b->token));
 	free(b->image);
 	config_free_list(b->needed);

@@ -56,6 +56,7 @@ struct docker {
 	struct loop_timer retry;
 	unsigned retry_ms;
 	struct runtime_finder finder;
+	struct runtime_limits likely; /* those of the last claim */
 };
 
 enum phase {
@@ -69,7 +70,9 @@ enum phase {
 	BOX_LOOKING, /* which port it has got */
 	BOX_COMING,  /* until the agent says that it listens */
 	BOX_RUNNING,
-	BOX_ENDING, /* how it ended is being asked */
+	BOX_LIMITING, /* a spare that is claimed: it gets its limits */
+	BOX_TELLING,  /* and is told what it is for */
+	BOX_ENDING,   /* how it ended is being asked */
 	BOX_ENDED,
 	BOX_REMOVING,
 };
@@ -87,6 +90,7 @@ struct docker_box {
 	bool told;	 /* started() was called, or it was adopted */
 	bool listens;	 /* the agent has said so */
 	bool listed;	 /* by the daemon, this time */
+	bool spare;	 /* it waits to be claimed */
 	char name[RUNTIME_ID_MAX + 16];
 	char container[CONTAINER_ID_MAX]; /* its id, or "" */
 	char *spec;			  /* JSON, until it is created */
@@ -98,12 +102,16 @@ struct docker_box {
 	char said[ANNOUNCE_MAX]; /* the begin of its output */
 	size_t said_n;
 	struct engine_call *call;   /* of the phase */
-	struct engine_call *attach; /* its output, until it listens */
+	struct engine_call *attach; /* its output, until it listens; of a spare, its input too, until it is
+				       claimed */
 	struct engine_call *side;   /* beside RUNNING: freeze, commit */
 	struct loop_timer again;    /* a removal that was refused */
 	struct loop_defer soon;
 	struct err err;
 	struct runtime_exit exit;
+	struct pull *pull;	      /* BOX_PULLING */
+	struct runtime_limits limits; /* of a spare */
+	char *claim;		      /* what it is being told */
 
 	bool freezing, freeze_on, freeze_waits;
 	char **needed; /* named volumes that must be there already */
@@ -120,6 +128,8 @@ static inline struct docker *docker_of(struct runtime *rt)
 /* box.c */
 struct docker_box *docker_box_new(struct docker *d, struct runtime_box *box);
 void docker_box_free(struct docker_box *b);
+/* Frees a text that may hold secrets. */
+void docker_wipe(char **text);
 struct docker_box *docker_box_find(const struct docker *d, const char *id);
 bool docker_box_id_ok(const char *id);
 /* A call about the container: path is what follows /containers/NAME. The answer comes as b. */
@@ -135,6 +145,26 @@ int docker_adopt(struct runtime *rt, struct runtime_box *box, const char *handle
 void docker_box_begin(struct docker_box *b);
 void docker_container_create(struct docker_box *b);
 void docker_box_failed(struct docker_box *b, const struct err *err);
+/* The end of the call of the phase. True: the step is done and the next may follow. */
+bool docker_step_done(struct docker_box *b, const struct engine_answer *a);
+
+/* pull.c */
+/* The step before the container is created once more. */
+void docker_pull(struct docker_box *b);
+/* Harmless for NULL. */
+void docker_pull_free(struct docker_box *b);
+
+/* claim.c */
+int docker_claim(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec,
+		 const char *text, size_t n, const char **ret_notes, struct err *err);
+
+/* record.c */
+int docker_record_write(const struct docker *d, const char *id, const char *record);
+/* To be freed; NULL: there is none. */
+char *docker_record_read(const struct docker *d, const char *id);
+void docker_record_remove(const struct docker *d, const char *id);
+/* Removes those that no box is of. */
+void docker_records_clean(const struct docker *d);
 
 /* end.c */
 void docker_destroy(struct runtime *rt, struct runtime_box *box, bool force);
@@ -172,6 +202,8 @@ void docker_volumes_sweep(struct docker *d);
 /* spec.c */
 int spec_container(const struct docker *d, const struct runtime_box *box, const struct runtime_spec *spec,
 		   char **ret, struct err *err);
+/* JSON, to be freed: what changes the limits of a container that has `has` into those that are wanted. */
+char *spec_update(const struct runtime_limits *has, const struct runtime_limits *wanted);
 int spec_registry_auth(const struct runtime_image *image, char **ret, struct err *err);
 /* The path of the call that pulls it. */
 int spec_pull_path(const char *image, struct buf *out);
@@ -183,6 +215,8 @@ int spec_token_tar(const char *token, struct buf *out);
 void docker_link_start(struct docker *d);
 /* -errno and why when the daemon is known to be away. */
 int docker_link_check(const struct docker *d, struct err *err);
+/* A call has not been answered: whether the daemon is still there is asked anew. */
+void docker_link_doubt(struct docker *d, const struct err *why);
 
 /* docker.c */
 /* Removes the folders of agents that no container has. */

@@ -169,6 +169,7 @@ static const struct runtime_ops ops = {
 	.name = "docker",
 	.probe = docker_probe,
 	.create = docker_create,
+	.claim = docker_claim,
 	.adopt = docker_adopt,
 	.freeze = docker_freeze,
 	.snapshot = docker_snapshot,
@@ -179,11 +180,28 @@ static const struct runtime_ops ops = {
 	.free = docker_free,
 };
 
+/* As the known client has it: TLS when it is told to, with the files of a folder. */
+static int certificates_of(const char *address, char **ret, struct err *err)
+{
+	const char *verify = getenv("DOCKER_TLS_VERIFY"), *path = getenv("DOCKER_CERT_PATH");
+	const char *home = getenv("HOME");
+	bool given = path && *path;
+
+	if (!verify || !*verify || strncmp(address, "tcp://", 6) != 0)
+		return 0;
+	if (asprintf(ret, "%s%s", given ? path : home ? home : "", given ? "" : "/.docker") < 0) {
+		*ret = NULL;
+		return err_set(err, ERR_INTERNAL, "CONFIG", ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
 int docker_new(const struct runtime_env *env, const struct config *config, struct runtime **ret,
 	       struct err *err)
 {
 	struct docker *d = calloc(1, sizeof(*d));
 	const char *address = getenv("DOCKER_HOST");
+	_cleanup_free_ char *certificates = NULL;
 
 	if (!d)
 		return err_set(err, ERR_INTERNAL, "CONFIG", ENOMEM, "out of memory");
@@ -194,8 +212,12 @@ int docker_new(const struct runtime_env *env, const struct config *config, struc
 	list_init(&d->removals);
 	list_init(&d->logs);
 	name_owner(d);
-	int r = engine_new(env->loop, address && *address ? address : ADDRESS_DEFAULT,
-			   config->docker.api_timeout_s, &d->engine, err);
+	if (!address || !*address)
+		address = ADDRESS_DEFAULT;
+	int r = certificates_of(address, &certificates, err);
+	if (r == 0)
+		r = engine_new(env->loop, address, certificates, config->docker.api_timeout_s, &d->engine,
+			       err);
 	if (r < 0) {
 		free(d);
 		return r;

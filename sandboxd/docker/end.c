@@ -95,7 +95,9 @@ static void take_state(struct docker_box *b, const json_t *state)
 static void not_ended(struct docker_box *b, const struct err *err)
 {
 	b->phase = b->told ? BOX_RUNNING : BOX_COMING;
-	if (err && !b->told)
+	if (b->told && b->spare) /* nobody can claim it any more */
+		docker_box_lost(b);
+	else if (err && !b->told)
 		docker_box_failed(b, err);
 	else if (b->look_again)
 		docker_box_ended(b);
@@ -170,12 +172,15 @@ static void on_removed(void *arg, const struct engine_answer *a)
 	if (!a->err || a->status == 404) {
 		if (b->has_volumes)
 			docker_volumes_sweep(b->d);
+		docker_record_remove(b->d, box->id);
 		docker_box_free(b);
 		box->events->destroyed(box);
 		return;
 	}
 	if (a->status != 409) /* else somebody is at it already */
 		log_warn("sandbox %s: %s", box->id, a->err->message);
+	if (!a->status)
+		docker_link_doubt(b->d, a->err);
 	if (b->d->link == LINK_UP) /* else when the daemon is back */
 		(void)loop_timer_set(b->d->env.loop, &b->again, loop_now_ms(b->d->env.loop) + AGAIN_MS,
 				     again);
@@ -237,6 +242,7 @@ void docker_destroy(struct runtime *rt, struct runtime_box *box, bool force)
 	engine_cancel(&b->call);
 	engine_cancel(&b->attach);
 	engine_cancel(&b->side);
+	docker_pull_free(b);
 	b->taking[0] = '\0';
 	docker_box_remove(b);
 }

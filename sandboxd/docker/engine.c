@@ -14,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "lib/log.h"
 
@@ -30,6 +31,7 @@ struct engine {
 	char address[256];
 	char socket_path[200]; /* or "" */
 	char base[280];	       /* "http://host:port" */
+	char *ca, *cert, *key; /* files, or NULL: no TLS */
 	char version[ENGINE_VERSION_MAX];
 };
 
@@ -47,7 +49,10 @@ struct engine_call {
 	size_t head_n;
 	char version[ENGINE_VERSION_MAX];
 	const char *overflow; /* which limit was passed, or NULL */
-	bool opened_due, busy, dead;
+	const char *out;      /* of engine_send(), what is left of it; NULL: not yet */
+	size_t out_n;
+	void (*sent)(void *arg); /* NULL: it was told */
+	bool opened_due, sent_due, busy, dead;
 };
 
 /* ---- sockets and the timer of libcurl --------------------------------------- */
@@ -191,6 +196,35 @@ static size_t on_head(char *line, size_t size, size_t n, void *arg)
 	return n;
 }
 
+/* ---- what is sent into a call that is under way ----------------------------------------- */
+
+/* It is asked for more when what it was given before has been written. */
+static size_t on_input(char *to, size_t size, size_t n, void *arg)
+{
+	struct engine_call *c = arg;
+
+	if (c->out_n > 0) {
+		n = MIN(size * n, c->out_n);
+		memcpy(to, c->out, n);
+		c->out += n;
+		c->out_n -= n;
+		return n;
+	}
+	if (c->out && c->sent) {
+		c->sent_due = true;
+		mark_fresh(c);
+	}
+	return CURL_READFUNC_PAUSE;
+}
+
+void engine_send(struct engine_call *c, const void *text, size_t n, void (*sent)(void *arg))
+{
+	c->out = text;
+	c->out_n = n;
+	c->sent = sent;
+	(void)curl_easy_pause(c->easy, CURLPAUSE_CONT);
+}
+
 /* ---- calls ---------------------------------------------------------------------------- */
 
 static void call_free(struct engine_call *c)
@@ -300,6 +334,12 @@ static void hand_on(struct engine_call *c)
 	}
 	if (!c->dead && c->data && c->in.len > 0 && is_good(status_of(c)))
 		c->data(c->arg, &c->in);
+	if (!c->dead && c->sent_due) {
+		void (*sent)(void *arg) = c->sent;
+		c->sent_due = false;
+		c->sent = NULL;
+		sent(c->arg);
+	}
 	c->busy = false;
 	if (c->dead)
 		free(c);
@@ -353,16 +393,25 @@ static bool set_up(struct engine_call *c, const struct engine_request *r)
 		  curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, r->method) == CURLE_OK &&
 		  add_header(c, "Expect", "") && add_header(c, "User-Agent", "sandboxd") &&
 		  (!r->registry_auth || add_header(c, "X-Registry-Auth", r->registry_auth)) &&
+		  (!r->input || add_header(c, "Transfer-Encoding", "")) && /* as it is, and not in chunks */
 		  (!body || add_header(c, "Content-Type", r->type ? r->type : "application/json"));
 	if (ok && *e->socket_path)
 		ok = curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, e->socket_path) == CURLE_OK;
-	if (ok && body) {
+	if (ok && r->input) {
+		(void)curl_easy_setopt(h, CURLOPT_UPLOAD, 1L);
+		(void)curl_easy_setopt(h, CURLOPT_READFUNCTION, on_input);
+		(void)curl_easy_setopt(h, CURLOPT_READDATA, c);
+	} else if (ok && body) {
 		(void)curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_n);
 		ok = curl_easy_setopt(h, CURLOPT_COPYPOSTFIELDS, r->body ? r->body : "") == CURLE_OK;
 	}
 	(void)curl_easy_setopt(h, CURLOPT_HTTPHEADER, c->headers);
 	(void)curl_easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-	(void)curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http");
+	if (ok && e->ca)
+		ok = curl_easy_setopt(h, CURLOPT_CAINFO, e->ca) == CURLE_OK &&
+		     curl_easy_setopt(h, CURLOPT_SSLCERT, e->cert) == CURLE_OK &&
+		     curl_easy_setopt(h, CURLOPT_SSLKEY, e->key) == CURLE_OK;
+	(void)curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, e->ca ? "https" : "http");
 	(void)curl_easy_setopt(h, CURLOPT_PROXY, "");
 	(void)curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
 	(void)curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
@@ -429,7 +478,7 @@ static int parse_address(struct engine *e, const char *address, struct err *err)
 	}
 	const char *host = address + strlen(tcp_scheme);
 	if (strncmp(address, tcp_scheme, strlen(tcp_scheme)) == 0 && *host && !strpbrk(host, "/?#@ \t\\")) {
-		(void)snprintf(e->base, sizeof(e->base), "http://%s", host);
+		(void)snprintf(e->base, sizeof(e->base), "http%s://%s", e->ca ? "s" : "", host);
 		return 0;
 	}
 	return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
@@ -437,12 +486,34 @@ static int parse_address(struct engine *e, const char *address, struct err *err)
 		       address);
 }
 
-int engine_new(struct loop *loop, const char *address, unsigned timeout_s, struct engine **ret,
-	       struct err *err)
+/* They are read at each connection; that one is missing is said at once. */
+static int take_certificates(struct engine *e, const char *folder, struct err *err)
+{
+	const struct {
+		char **path;
+		const char *name;
+	} files[] = {{&e->ca, "ca.pem"}, {&e->cert, "cert.pem"}, {&e->key, "key.pem"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (asprintf(files[i].path, "%s/%s", folder, files[i].name) < 0) {
+			*files[i].path = NULL;
+			return err_set(err, ERR_INTERNAL, "CONFIG", ENOMEM, "out of memory");
+		}
+		if (access(*files[i].path, R_OK) < 0)
+			return err_sys(err, "CONFIG", errno,
+				       "DOCKER_TLS_VERIFY is set, and DOCKER_CERT_PATH gives no '%s'",
+				       *files[i].path);
+	}
+	return 0;
+}
+
+int engine_new(struct loop *loop, const char *address, const char *certificates, unsigned timeout_s,
+	       struct engine **ret, struct err *err)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 
-	if (!e || curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK || !(e->multi = curl_multi_init())) {
+	if (!e || curl_global_init(certificates ? CURL_GLOBAL_SSL : CURL_GLOBAL_NOTHING) != CURLE_OK ||
+	    !(e->multi = curl_multi_init())) {
 		free(e);
 		return err_set(err, ERR_INTERNAL, "CONFIG", ENOMEM, "out of memory");
 	}
@@ -454,7 +525,9 @@ int engine_new(struct loop *loop, const char *address, unsigned timeout_s, struc
 	(void)curl_multi_setopt(e->multi, CURLMOPT_SOCKETDATA, e);
 	(void)curl_multi_setopt(e->multi, CURLMOPT_TIMERFUNCTION, set_timer);
 	(void)curl_multi_setopt(e->multi, CURLMOPT_TIMERDATA, e);
-	int r = parse_address(e, address, err);
+	int r = certificates ? take_certificates(e, certificates, err) : 0;
+	if (r == 0)
+		r = parse_address(e, address, err);
 	if (r < 0) {
 		engine_free(e);
 		return r;
@@ -471,6 +544,9 @@ void engine_free(struct engine *e)
 		call_free(list_entry(l, struct engine_call, link));
 	(void)curl_multi_cleanup(e->multi);
 	loop_timer_del(&e->timer);
+	free(e->ca);
+	free(e->cert);
+	free(e->key);
 	free(e);
 }
 

@@ -40,6 +40,7 @@ struct engine_request {
 	const char *registry_auth; /* or NULL */
 	bool plain;		   /* the path has no version in front */
 	bool endless;		   /* it goes on until somebody ends it: no time limit */
+	bool input;		   /* instead of a body: what engine_send() brings, once */
 	/* Its head has come, with a 2xx status. NULL: of no interest. */
 	void (*opened)(void *arg);
 	/* More of a 2xx answer: takes from in what it can use. NULL: the answer is wanted whole. */
@@ -49,9 +50,12 @@ struct engine_request {
 	void *arg;
 };
 
-/* address: unix:///PATH or tcp://HOST:PORT. timeout_s: for a call that is not endless. */
-int engine_new(struct loop *loop, const char *address, unsigned timeout_s, struct engine **ret,
-	       struct err *err);
+/*
+ * address: unix:///PATH or tcp://HOST:PORT. timeout_s: for a call that is not endless. certificates: the
+ * folder of ca.pem, cert.pem and key.pem, with which both ends prove who they are; NULL: no TLS.
+ */
+int engine_new(struct loop *loop, const char *address, const char *certificates, unsigned timeout_s,
+	       struct engine **ret, struct err *err);
 /* What is under way is cancelled. */
 void engine_free(struct engine *e);
 const char *engine_address(const struct engine *e);
@@ -62,6 +66,11 @@ bool engine_has_minor(const struct engine *e, unsigned minor);
 
 /* Events come from the loop. *ret (or NULL) is for engine_cancel() until done(). */
 int engine_call(struct engine *e, const struct engine_request *r, struct engine_call **ret, struct err *err);
+/*
+ * Sends bytes to whoever reads this call's input. sent(arg) is called once the kernel has all of them, who
+ * then ends the call: that is the end of the input. text stays until then. Once a call.
+ */
+void engine_send(struct engine_call *c, const void *text, size_t n, void (*sent)(void *arg));
 /* Harmless for NULL; legal in its own callbacks. */
 void engine_cancel(struct engine_call **call);
 

@@ -53,6 +53,7 @@ static void link_down(struct docker *d, const struct err *why)
 	d->why.code = "SANDBOX::UNAVAILABLE";
 	if (news)
 		log_error("%s", why->message);
+	d->finder.away(d->finder.arg, true);
 	if (news)
 		d->retry_ms = RETRY_FIRST_MS;
 	(void)loop_timer_set(d->env.loop, &d->retry, loop_now_ms(d->env.loop) + d->retry_ms, on_retry);
@@ -66,6 +67,12 @@ static void link_down(struct docker *d, const struct err *why)
 		else if (b->freeze_waits)
 			docker_box_freeze_now(b);
 	}
+}
+
+void docker_link_doubt(struct docker *d, const struct err *why)
+{
+	if (d->link == LINK_UP)
+		link_down(d, why);
 }
 
 static void broken(struct docker *d, const char *what)
@@ -106,10 +113,13 @@ static uint16_t port_of(const json_t *c)
 
 static void tell_stranger(struct docker *d, const json_t *c, const char *id)
 {
+	_cleanup_free_ char *kept = docker_record_read(d, id);
 	const char *state = json_string_value(json_object_get(c, "State"));
 	struct runtime_found found = {
 		.id = id,
-		.record = json_string_value(json_object_get(json_object_get(c, "Labels"), LABEL_RECORD)),
+		.record =
+			kept ? kept
+			     : json_string_value(json_object_get(json_object_get(c, "Labels"), LABEL_RECORD)),
 		.port = port_of(c),
 		.paused = state && strcmp(state, "paused") == 0,
 	};
@@ -182,9 +192,12 @@ static void on_list(void *arg, const struct engine_answer *a)
 	bool first = d->link != LINK_UP;
 	d->link = LINK_UP;
 	d->retry_ms = RETRY_FIRST_MS;
+	d->finder.away(d->finder.arg, false);
 	reconcile(d, all);
-	if (first)
+	if (first) {
 		docker_agents_clean(d, all);
+		docker_records_clean(d);
+	}
 	json_decref(all);
 	if (first)
 		docker_removals_begin(d);
@@ -394,6 +407,7 @@ static void ask_version(struct docker *d)
 void docker_link_start(struct docker *d)
 {
 	d->link = LINK_FIRST;
+	d->finder.away(d->finder.arg, true);
 	d->retry_ms = RETRY_FIRST_MS;
 	ask_version(d);
 }

@@ -123,11 +123,22 @@ static void on_committed(void *arg, const struct engine_answer *a)
 		docker_box_ended(b);
 }
 
+/* The image takes the labels of the container; what a spare was claimed for is none of them. */
+static char *claimed_config(const struct docker_box *b)
+{
+	_cleanup_free_ char *record = docker_record_read(b->d, b->box->id);
+	json_t *o = record ? json_pack("{s:{s:s}}", "Labels", LABEL_RECORD, record) : NULL;
+	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+
+	json_decref(o);
+	return text;
+}
+
 int docker_snapshot(struct runtime *rt, struct runtime_box *box, const char *snapshot, struct err *err)
 {
 	struct docker_box *b = box->priv;
 	char path[ENGINE_PATH_MAX];
-	const struct engine_request r = {
+	struct engine_request r = {
 		.what = "take the snapshot",
 		.method = "POST",
 		.path = path,
@@ -143,6 +154,9 @@ int docker_snapshot(struct runtime *rt, struct runtime_box *box, const char *sna
 		return busy(err);
 	(void)snprintf(path, sizeof(path), "/commit?container=%s&repo=%s&tag=%s&pause=1", b->name,
 		       SNAPSHOT_REPO, snapshot);
+	_cleanup_free_ char *body = claimed_config(b);
+	r.body = body;
+	r.body_n = body ? strlen(body) : 0;
 	e = engine_call(b->d->engine, &r, &b->side, err);
 	if (e == 0)
 		(void)snprintf(b->taking, sizeof(b->taking), "%s", snapshot);

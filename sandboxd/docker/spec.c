@@ -10,6 +10,7 @@
 
 #define CPU_PERIOD_USEC 100000
 #define CPU_QUOTA_MIN	1000
+#define MEMORY_NO_LIMIT (1ull << 62)
 #define LOG_MAX_SIZE	"8m" /* of a container's output the daemon keeps */
 #define TAR_BLOCK	512
 
@@ -28,6 +29,11 @@ static json_t *entrypoint_json(const struct docker *d, const struct runtime_spec
 
 	for (size_t i = 0; on_host_network(d->config) && i < ARRAY_SIZE(any_port); i++)
 		(void)json_array_append_new(a, json_string(any_port[i]));
+	if (spec->spare) { /* it is told the rest */
+		(void)json_array_append_new(a, json_string("--claim-fd"));
+		(void)json_array_append_new(a, json_string("0"));
+		return a;
+	}
 	if (spec->token) {
 		(void)json_array_append_new(a, json_string("--access-token-once"));
 		(void)json_array_append_new(a, json_string(TOKEN_FILE));
@@ -112,6 +118,39 @@ static const char *const dropped[] = {
 	"SYS_MODULE",  "SYS_PTRACE", "SYS_TIME",  "SYS_TTY_CONFIG", NULL,
 };
 
+/* Swap counts too: a limit that swapping gets around is none. */
+static void put_memory(json_t *o, uint64_t bytes)
+{
+	if (!bytes)
+		return;
+	(void)json_object_set_new(o, "Memory", json_integer((json_int_t)bytes));
+	(void)json_object_set_new(o, "MemorySwap", json_integer((json_int_t)bytes));
+}
+
+static void put_cpu(json_t *o, uint64_t millis)
+{
+	json_int_t quota = (json_int_t)(millis * CPU_PERIOD_USEC / 1000);
+
+	(void)json_object_set_new(o, "CpuPeriod", json_integer(CPU_PERIOD_USEC));
+	(void)json_object_set_new(o, "CpuQuota", json_integer(MAX(quota, CPU_QUOTA_MIN)));
+}
+
+/* 0 would mean that nothing changes. */
+char *spec_update(const struct runtime_limits *has, const struct runtime_limits *wanted)
+{
+	json_t *o = json_object();
+
+	if (wanted->memory_bytes != has->memory_bytes)
+		put_memory(o, wanted->memory_bytes ? wanted->memory_bytes : MEMORY_NO_LIMIT);
+	if (wanted->cpu_millis != has->cpu_millis && wanted->cpu_millis)
+		put_cpu(o, wanted->cpu_millis);
+	else if (wanted->cpu_millis != has->cpu_millis)
+		(void)json_object_set_new(o, "CpuQuota", json_integer(-1));
+	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+	json_decref(o);
+	return text;
+}
+
 static json_t *host_json(const struct docker *d, const struct runtime_spec *spec, json_t *mounts)
 {
 	const struct config *c = d->config;
@@ -129,15 +168,9 @@ static json_t *host_json(const struct docker *d, const struct runtime_spec *spec
 		(void)json_object_set_new(o, "Binds", strings(c->docker.sandbox_binds));
 	if (c->docker.runtime)
 		(void)json_object_set_new(o, "Runtime", json_string(c->docker.runtime));
-	if (l->memory_bytes) {
-		(void)json_object_set_new(o, "Memory", json_integer((json_int_t)l->memory_bytes));
-		(void)json_object_set_new(o, "MemorySwap", json_integer((json_int_t)l->memory_bytes));
-	}
-	if (l->cpu_millis) {
-		json_int_t quota = (json_int_t)(l->cpu_millis * CPU_PERIOD_USEC / 1000);
-		(void)json_object_set_new(o, "CpuPeriod", json_integer(CPU_PERIOD_USEC));
-		(void)json_object_set_new(o, "CpuQuota", json_integer(MAX(quota, CPU_QUOTA_MIN)));
-	}
+	put_memory(o, l->memory_bytes);
+	if (l->cpu_millis)
+		put_cpu(o, l->cpu_millis);
 	if (l->pids)
 		(void)json_object_set_new(o, "PidsLimit", json_integer(l->pids));
 	return o;
@@ -161,6 +194,10 @@ int spec_container(const struct docker *d, const struct runtime_box *box, const 
 			      "Entrypoint", entrypoint_json(d, spec), "Cmd", "Env", env_json(d, spec),
 			      "Hostname", "sandbox", "Labels", labels_json(d, box, spec), "ExposedPorts",
 			      port, "Healthcheck", "Test", "NONE", "HostConfig", host_json(d, spec, mounts));
+	if (spec->spare) { /* its input is ours, and ends with the one connection that ever has it */
+		(void)json_object_set_new(o, "OpenStdin", json_true());
+		(void)json_object_set_new(o, "StdinOnce", json_true());
+	}
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 
 	json_decref(o);

@@ -22,8 +22,7 @@ void docker_box_failed(struct docker_box *b, const struct err *err)
 	b->box->events->failed(b->box, &told);
 }
 
-/* True: the step is done and the next may follow. */
-static bool step_done(struct docker_box *b, const struct engine_answer *a)
+bool docker_step_done(struct docker_box *b, const struct engine_answer *a)
 {
 	b->call = NULL;
 	if (b->dying) {
@@ -43,7 +42,8 @@ static void check_coming(struct docker_box *b)
 {
 	if (b->phase != BOX_COMING || !b->listens)
 		return;
-	engine_cancel(&b->attach);
+	if (!b->spare)
+		engine_cancel(&b->attach);
 	b->phase = BOX_RUNNING;
 	b->told = true;
 	b->box->events->started(b->box, b->container, b->notes);
@@ -87,11 +87,15 @@ static void on_output_end(void *arg, const struct engine_answer *a)
 
 	b->attach = NULL;
 	if (b->phase == BOX_ATTACHING) {
-		if (step_done(b, a))
+		if (docker_step_done(b, a))
 			docker_box_failed(
 				b, &(struct err){.kind = ERR_BAD_GATEWAY,
 						 .message = "attach to the container: the stream ended"});
-	} else if (b->phase == BOX_COMING) {
+	} else if (b->phase == BOX_LIMITING || b->phase == BOX_TELLING) {
+		docker_box_failed(b, &(struct err){.kind = ERR_BAD_GATEWAY,
+						   .message = "the spare has ended before it was told what "
+							      "it is for"});
+	} else if (b->phase == BOX_COMING || b->phase == BOX_RUNNING) {
 		docker_box_ended(b);
 	}
 }
@@ -114,7 +118,7 @@ static void on_looked(void *arg, const struct engine_answer *a)
 {
 	struct docker_box *b = arg;
 
-	if (!step_done(b, a))
+	if (!docker_step_done(b, a))
 		return;
 	json_t *o = json_loadb((const char *)a->body->data, a->body->len, 0, NULL);
 	bool runs = json_is_true(json_object_get(json_object_get(o, "State"), "Running"));
@@ -145,7 +149,7 @@ static void on_started(void *arg, const struct engine_answer *a)
 	struct docker_box *b = arg;
 	struct err err;
 
-	if (!step_done(b, a))
+	if (!docker_step_done(b, a))
 		return;
 	b->phase = BOX_LOOKING;
 	if (docker_box_call(b, &b->call, "look at the container", "GET", "/json", on_looked, &err) < 0)
@@ -174,6 +178,7 @@ static void attach(struct docker_box *b)
 		.method = "POST",
 		.path = path,
 		.endless = true,
+		.input = b->spare,
 		.opened = on_attached,
 		.data = on_output,
 		.done = on_output_end,
@@ -182,7 +187,8 @@ static void attach(struct docker_box *b)
 	struct err err;
 
 	b->phase = BOX_ATTACHING;
-	(void)snprintf(path, sizeof(path), "/containers/%s/attach?stream=1&stdout=1&stderr=1", b->name);
+	(void)snprintf(path, sizeof(path), "/containers/%s/attach?stream=1&stdout=1&stderr=1%s", b->name,
+		       b->spare ? "&stdin=1" : "");
 	if (engine_call(b->d->engine, &r, &b->attach, &err) < 0)
 		docker_box_failed(b, &err);
 }
@@ -193,7 +199,7 @@ static void on_token(void *arg, const struct engine_answer *a)
 {
 	struct docker_box *b = arg;
 
-	if (step_done(b, a))
+	if (docker_step_done(b, a))
 		attach(b);
 }
 
@@ -227,82 +233,6 @@ static void put_token(struct docker_box *b)
 		docker_box_failed(b, &err);
 }
 
-/* ---- PULLING ---------------------------------------------------------------------------- */
-
-/* Lines of JSON; a failure is one of them, for the status has been sent by then. */
-static void read_progress(struct docker_box *b, const char *line, size_t n)
-{
-	json_t *o = json_loadb(line, n, 0, NULL);
-	const char *error = json_string_value(json_object_get(o, "error"));
-
-	if (error && !b->err.errnum)
-		(void)err_set(&b->err, ERR_BAD_GATEWAY, START_CODE, EREMOTEIO, "pull image '%.128s': %.300s",
-			      b->image, error);
-	json_decref(o);
-}
-
-static void on_progress(void *arg, struct buf *in)
-{
-	struct docker_box *b = arg;
-	const uint8_t *end;
-	size_t at = 0;
-
-	while ((end = memchr(in->data + at, '\n', in->len - at))) {
-		read_progress(b, (const char *)in->data + at, (size_t)(end - in->data) - at);
-		at = (size_t)(end - in->data) + 1;
-	}
-	buf_consume(in, at);
-}
-
-static void on_pulled(void *arg, const struct engine_answer *a)
-{
-	struct docker_box *b = arg;
-
-	if (a->body->len > 0 && !a->err)
-		read_progress(b, (const char *)a->body->data, a->body->len);
-	if (a->err)
-		(void)err_set(&b->err, a->err->kind, START_CODE, EREMOTEIO, "image '%.128s': %.300s",
-			      b->image, a->err->message);
-	if (!step_done(b, a->err ? &(struct engine_answer){.err = &b->err} : a))
-		return;
-	if (b->err.errnum) {
-		docker_box_failed(b, &b->err);
-		return;
-	}
-	b->box->pulled_usec = clock_mono_usec();
-	docker_container_create(b);
-}
-
-static void pull(struct docker_box *b)
-{
-	_cleanup_buf_ struct buf path = BUF_INIT(ENGINE_PATH_MAX);
-	struct engine_request r = {
-		.what = "pull the image",
-		.method = "POST",
-		.registry_auth = b->auth,
-		.endless = true, /* the deadline of the creation holds */
-		.data = on_progress,
-		.done = on_pulled,
-		.arg = b,
-	};
-	struct err err;
-
-	b->phase = BOX_PULLING;
-	b->pulled = true;
-	b->err = (struct err){0};
-	int e = spec_pull_path(b->image, &path);
-	r.path = buf_cstr(&path);
-	if (e < 0 || !r.path)
-		e = err_set(&err, ERR_INVALID, START_CODE, E2BIG, "image '%.64s...' is too long a name",
-			    b->image);
-	else
-		e = engine_call(b->d->engine, &r, &b->call, &err);
-	if (e < 0)
-		docker_box_failed(b, &err);
-	else
-		log_info("sandbox %s: pulling %s", b->box->id, b->image);
-}
-
 /* ---- CREATING ----------------------------------------------------------------------------- */
 
 static void take_warnings(struct docker_box *b, const json_t *warnings)
@@ -319,12 +249,12 @@ static void on_created(void *arg, const struct engine_answer *a)
 {
 	struct docker_box *b = arg;
 
-	if (a->status == 404 && b->image && !b->pulled && !b->dying) {
+	if (a->status == 404 && b->image && !b->pulled && !b->dying && b->d->config->pull_images) {
 		b->call = NULL;
-		pull(b);
+		docker_pull(b);
 		return;
 	}
-	if (!step_done(b, a))
+	if (!docker_step_done(b, a))
 		return;
 	json_t *o = json_loadb((const char *)a->body->data, a->body->len, 0, NULL);
 	const char *id = json_string_value(json_object_get(o, "Id"));
@@ -405,7 +335,14 @@ int docker_create(struct runtime *rt, struct runtime_box *box, const struct runt
 		return err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
 	(void)snprintf(b->snapshot, sizeof(b->snapshot), "%s", spec->snapshot ? spec->snapshot : "");
 	(void)snprintf(b->token, sizeof(b->token), "%s", spec->token ? spec->token : "");
-	r = spec_container(d, box, spec, &b->spec, err);
+	b->spare = spec->spare;
+	if (b->spare) {
+		b->limits.memory_bytes = d->likely.memory_bytes;
+		b->limits.cpu_millis = d->likely.cpu_millis;
+		b->limits.pids = spec->limits.pids;
+	}
+	const struct runtime_spec own = {.image = spec->image, .spare = true, .limits = b->limits};
+	r = spec_container(d, box, b->spare ? &own : spec, &b->spec, err);
 	if (r == 0 && docker_volumes_take(b, spec->volumes) < 0)
 		r = err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
 	if (r == 0 && !spec->snapshot && !(b->image = strdup(spec->image.uri)))

@@ -126,8 +126,8 @@ void box_ended(struct oci_box *b, bool known, int wstatus);
 /* claim.c */
 /* Its execd will wait at b->token_fd. */
 int spare_begin(struct oci_box *b, struct err *err);
-int oci_claim(struct runtime *rt, struct runtime_box *box, const struct runtime_limits *limits,
-	      const char *text, size_t n, const char **ret_notes, struct err *err);
+int oci_claim(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec, const char *text,
+	      size_t n, const char **ret_notes, struct err *err);
 
 /* adopt.c */
 int oci_adopt(struct runtime *rt, struct runtime_box *box, const char *handle);

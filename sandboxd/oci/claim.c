@@ -23,14 +23,14 @@ int spare_begin(struct oci_box *b, struct err *err)
 	return 0;
 }
 
-int oci_claim(struct runtime *rt, struct runtime_box *box, const struct runtime_limits *limits,
-	      const char *text, size_t n, const char **ret_notes, struct err *err)
+int oci_claim(struct runtime *rt, struct runtime_box *box, const struct runtime_spec *spec, const char *text,
+	      size_t n, const char **ret_notes, struct err *err)
 {
 	struct oci_box *b = box->priv;
 
 	if (b->phase != OCI_RUNNING || b->claim_fd < 0)
 		return err_set(err, ERR_INTERNAL, OCI_START_CODE, ESRCH, "the spare does not run");
-	cgroups_limit(&oci_of(rt)->cgroups, box->id, limits, b->notes);
+	cgroups_limit(&oci_of(rt)->cgroups, box->id, &spec->limits, b->notes);
 	if (n > PIPE_SIZE && fcntl(b->claim_fd, F_SETPIPE_SZ, (int)n) < 0)
 		return err_sys(err, OCI_START_CODE, errno, "claim a spare with %zu bytes", n);
 	int r = fs_write_all(b->claim_fd, text, n);
