@@ -1,67 +1,26 @@
 /*
- * context.c - contexts, their kernels and their bounds.
+ * context.c - contexts and their cells.
  *
- * Owns each context, its kernel and its cells (cell.h). Kernels come from
- * warm.c. The bounds of a context are put on its kernel when that is ready and
- * has not run anything of the user's. A context that has been idle for as long
- * as the agent was told loses its kernel.
+ * Owns each context, its cells (cell.h) and, through context_kernel.c, its
+ * kernel. Loop only.
  */
 #include "execd/context.h"
 
-#include <signal.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
+#include <unistd.h>
 
-#include "execd/cell.h"
-#include "execd/command.h"
 #include "execd/confinement.h"
+#include "execd/context_priv.h"
 #include "execd/execd.h"
 #include "execd/kernel.h"
-#include "execd/limits.h"
-#include "execd/metrics.h"
 #include "execd/path.h"
 #include "execd/run.h"
 #include "execd/warm.h"
 #include "lib/clock.h"
 #include "lib/fs.h"
 #include "proto/json.h"
-
-enum state { STARTING, IDLE, BUSY, DEAD };
-
-struct context {
-	struct map_node node;
-	struct list link;
-	struct contexts *contexts;
-	const struct language *language;
-	struct run *run; /* the context's own */
-	enum state state;
-	bool is_default;
-	char *cwd;
-	struct cells cells;
-	struct loop_timer idle;
-	struct list waits;
-	uint64_t backlog; /* offset in the own log up to which cells have been told */
-	char *epitaph;	  /* how the last kernel ended */
-	bool reborn;	  /* the next cell says that this is a new kernel */
-	bool had_waited;  /* its kernel, before it was this context's */
-	bool evicted;	  /* it is dead because it was idle */
-	struct limits limits;
-	struct limits_hold *hold; /* NULL: none */
-	struct confine *confine;  /* NULL: none */
-	unsigned kernels;	  /* so far; tells their cgroups apart */
-};
-
-struct contexts {
-	struct execd *execd;
-	struct map by_id;
-	struct list all;
-	struct warm *warm;
-	char *cwd;
-	uint64_t oom_kills;	/* of the whole container, when last looked at */
-	struct loop_defer kick; /* starts what waits, outside of the callbacks of a kernel */
-};
 
 static int invalid(struct err *err, const char *message)
 {
@@ -93,7 +52,7 @@ static int find_context(struct contexts *cs, const char *id, struct context **re
 			      id);
 }
 
-static void tell_waits(struct context *c, const struct err *err)
+void context_tell_waits(struct context *c, const struct err *err)
 {
 	while (!list_empty(&c->waits)) {
 		struct context_wait *w = list_entry(c->waits.next, struct context_wait, link);
@@ -126,269 +85,6 @@ static struct run *context_current(struct run *run)
 }
 
 static const struct run_ops context_ops = {.interrupt = context_interrupt, .current = context_current};
-
-/* ---- the kernel's events ------------------------------------------------------ */
-
-static int begin_kernel(struct context *c, struct err *err);
-static void context_free(struct context *c);
-
-/* Whatever its kernel was denied while it ran is the cell's. */
-static void tell_denied(struct context *c)
-{
-	struct run *cell = cells_current(&c->cells);
-	if (cell && c->cells.kernel)
-		cell->denied = kernel_denied(c->cells.kernel);
-}
-
-static void kernel_end(struct context *c)
-{
-	tell_denied(c);
-	kernel_free(TAKE_PTR(c->cells.kernel));
-	loop_timer_del(&c->idle);
-	limits_hold_release(TAKE_PTR(c->hold));
-}
-
-/* ---- memory ------------------------------------------------------------------- */
-
-/* Has the system killed for want of memory in the container since this was last asked? -errno: nobody counts.
- */
-static int out_of_memory(struct contexts *cs)
-{
-	const struct metrics *m = cs->execd->metrics;
-	uint64_t before = cs->oom_kills;
-	int r = m ? metrics_oom_kills(m, &cs->oom_kills) : -ENOENT;
-	return r < 0 ? r : cs->oom_kills > before;
-}
-
-/* How it ended, with what is known about memory beside the wait status; true: it is known to be that. */
-static bool explain_death(struct context *c, const char *message, int wstatus, char *out, size_t size)
-{
-	bool killed = wstatus >= 0 && WIFSIGNALED(wstatus), by_kill = killed && WTERMSIG(wstatus) == SIGKILL;
-	unsigned long long limit = c->hold ? c->limits.value[LIMIT_MEMORY] : 0;
-	int in_container = by_kill ? out_of_memory(c->contexts) : 0;
-	bool at_limit = by_kill && c->hold && limits_hold_oom_kills(c->hold) > 0;
-	if (at_limit)
-		(void)snprintf(out, size, "%s: out of memory at its limit of %llu bytes", message, limit);
-	else if (in_container > 0)
-		(void)snprintf(out, size, "%s: the container is out of memory", message);
-	else if (killed && limit && c->hold->by[LIMIT_MEMORY] == LIMIT_BY_RLIMIT)
-		(void)snprintf(out, size, "%s, perhaps for want of memory at its limit of %llu bytes",
-			       message, limit);
-	else
-		(void)snprintf(out, size, "%s%s", message,
-			       in_container < 0 ? ", perhaps for want of memory" : "");
-	return at_limit || in_container > 0;
-}
-
-static void kick_all(struct loop_defer *d);
-
-static void kick(struct context *c)
-{
-	if (!list_empty(&c->cells.waiting))
-		loop_defer(c->contexts->execd->loop, &c->contexts->kick, kick_all);
-}
-
-static void arm_idle(struct context *c);
-static void fail_start(struct context *c, const char *message, bool refused);
-
-static void on_ready(void *owner)
-{
-	struct context *c = owner;
-	int r = c->hold ? limits_hold_enter(c->hold, kernel_pid(c->cells.kernel)) : 0;
-	if (r < 0) {
-		char text[128];
-		(void)snprintf(text, sizeof(text), "could not be bounded: %s", strerror(-r));
-		c->state = DEAD;
-		kernel_end(c);
-		fail_start(c, text, false);
-		return;
-	}
-	c->state = IDLE;
-	(void)out_of_memory(c->contexts); /* from now on only what happens to this one counts */
-	arm_idle(c);
-	if (c->run->state == RUN_QUEUED)
-		run_started(c->run);
-	tell_waits(c, NULL);
-	kick(c);
-	warm_refill(c->contexts->warm, c->language);
-}
-
-static void on_started(void *owner)
-{
-	struct context *c = owner;
-	cells_started(&c->cells);
-}
-
-static void on_interrupted(void *owner)
-{
-	struct context *c = owner;
-	cells_interrupted(&c->cells);
-}
-
-static void on_overflow(void *owner)
-{
-	struct context *c = owner;
-	cells_overflow(&c->cells);
-}
-
-static void on_result(void *owner, json_t *data)
-{
-	struct context *c = owner;
-	cells_result(&c->cells, data);
-}
-
-static void on_done(void *owner, json_t *message)
-{
-	struct context *c = owner;
-	c->state = IDLE;
-	c->backlog = output_end(c->run->output);
-	tell_denied(c);
-	cells_ended(&c->cells, message);
-	arm_idle(c);
-	kick(c);
-}
-
-/* Whoever waits for the start is told, and a context that never was is gone. */
-static void fail_start(struct context *c, const char *message, bool refused)
-{
-	char text[KERNEL_DEATH_MAX + 64];
-	struct err err;
-	bool never = c->run->state == RUN_QUEUED;
-	(void)snprintf(text, sizeof(text), "the %s kernel %s", c->language->name, message);
-	(void)err_set(&err, refused ? ERR_CONFLICT : ERR_UNAVAILABLE, "RUNTIME_ERROR", refused ? EBUSY : EIO,
-		      "%s", text);
-	tell_waits(c, &err);
-	cells_end_all(&c->cells, RUN_FAILED, "KernelStartError", text);
-	if (never)
-		context_free(c);
-}
-
-/* It had died before it was asked for, only nobody knew. */
-static bool begin_another(struct context *c)
-{
-	struct err err;
-	if (!c->had_waited)
-		return false;
-	kernel_end(c);
-	return begin_kernel(c, &err) >= 0;
-}
-
-static void on_died(void *owner, const char *message, int wstatus, const struct rusage *usage)
-{
-	struct context *c = owner;
-	bool starting = c->state == STARTING;
-	char how[KERNEL_DEATH_MAX + 128], text[KERNEL_DEATH_MAX + 384];
-	bool oom = explain_death(c, message, wstatus, how, sizeof(how));
-	if (starting && begin_another(c))
-		return;
-	c->state = DEAD;
-	free(c->epitaph);
-	c->epitaph = strdup(how);
-	kernel_end(c);
-	if (starting) {
-		fail_start(c, how, wstatus == KERNEL_REFUSED);
-		return;
-	}
-	(void)snprintf(text, sizeof(text), "the kernel %s; the context's state is lost, %s", how,
-		       c->is_default ? "the next cell begins with a new kernel"
-				     : "it is dead until it is restarted");
-	if (c->cells.current) {
-		struct run_end end = {.reason = oom ? RUN_OOM : RUN_FAILED, .exit_code = -1, .usage = *usage};
-		if (wstatus >= 0 && WIFSIGNALED(wstatus))
-			end.signo = WTERMSIG(wstatus);
-		else if (wstatus >= 0)
-			end.exit_code = WEXITSTATUS(wstatus);
-		cell_set_error(&end, "KernelDied", text);
-		cells_end_current(&c->cells, &end);
-	}
-	cells_end_waiting(&c->cells, RUN_FAILED, "KernelDied", text);
-}
-
-/* ---- idleness -------------------------------------------------------------------- */
-
-/* Its threads and tasks go as well: without a cell nobody waits for them. */
-static void idle_too_long(struct loop_timer *timer)
-{
-	struct context *c = container_of(timer, struct context, idle);
-	char text[96];
-	(void)snprintf(text, sizeof(text), "was evicted after %llu ms without a cell",
-		       (unsigned long long)c->contexts->execd->kernel_idle_ms);
-	kernel_end(c);
-	c->state = DEAD;
-	c->evicted = true;
-	free(c->epitaph);
-	c->epitaph = strdup(text);
-}
-
-static void arm_idle(struct context *c)
-{
-	const struct execd *execd = c->contexts->execd;
-	if (execd->kernel_idle_ms)
-		(void)loop_timer_set(execd->loop, &c->idle, loop_now_ms(execd->loop) + execd->kernel_idle_ms,
-				     idle_too_long);
-}
-
-static const struct kernel_events context_events = {
-	.ready = on_ready,
-	.started = on_started,
-	.interrupted = on_interrupted,
-	.overflow = on_overflow,
-	.result = on_result,
-	.done = on_done,
-	.died = on_died,
-};
-
-/* ---- kernels of contexts ----------------------------------------------------------- */
-
-static void fill_spec(struct context *c, struct kernel_spec *spec)
-{
-	*spec = (struct kernel_spec){
-		.language = c->language,
-		.cwd = c->cwd,
-		.mark = c->run->id,
-		.confine = c->confine,
-		.output = c->run->output,
-		.events = &context_events,
-		.owner = c,
-	};
-}
-
-static int make_hold(struct context *c, struct err *err)
-{
-	struct limiter *limiter;
-	char id[64];
-	if (!limits_any(&c->limits))
-		return 0;
-	(void)snprintf(id, sizeof(id), "%.40s.%u", c->run->id, c->kernels++);
-	int r = commands_limiter(c->contexts->execd->commands, &limiter, err);
-	return r < 0 ? r : limits_hold_new(limiter, &c->limits, id, geteuid(), &c->hold, err);
-}
-
-static int begin_kernel(struct context *c, struct err *err)
-{
-	struct kernel_spec spec;
-	fill_spec(c, &spec);
-	c->state = STARTING;
-	c->evicted = false;
-	c->cells.count = 0;
-	c->backlog = output_end(c->run->output);
-	int r = make_hold(c, err);
-	if (r >= 0)
-		r = warm_start(c->contexts->warm, &spec, &c->cells.kernel, err);
-	c->had_waited = r > 0;
-	if (r < 0) {
-		c->state = DEAD;
-		limits_hold_release(TAKE_PTR(c->hold));
-	}
-	return MIN(r, 0);
-}
-
-static void own_room(void *arg)
-{
-	const struct context *c = arg;
-	if (c->cells.kernel)
-		kernel_resume(c->cells.kernel);
-}
 
 /* What was written since the last cell: its end is the newest and what counts. */
 static void tell_backlog(struct context *c, struct run *run)
@@ -433,7 +129,7 @@ static void context_next(struct context *c)
 		cell_begin(c);
 }
 
-static void kick_all(struct loop_defer *d)
+void contexts_kick(struct loop_defer *d)
 {
 	struct contexts *cs = container_of(d, struct contexts, kick);
 	list_foreach_safe (node, &cs->all)
@@ -442,15 +138,15 @@ static void kick_all(struct loop_defer *d)
 
 /* ---- contexts ---------------------------------------------------------------------------- */
 
-static void context_free(struct context *c)
+void context_free(struct context *c)
 {
 	struct run_end own = {.reason = RUN_CANCELLED, .exit_code = -1};
 	struct run *run = TAKE_PTR(c->run);
 	struct err err;
-	kernel_end(c);
+	context_end_kernel(c);
 	c->state = DEAD;
 	(void)err_set(&err, ERR_GONE, "CONTEXT_NOT_FOUND", ENOENT, "the context was deleted");
-	tell_waits(c, &err);
+	context_tell_waits(c, &err);
 	cells_done(&c->cells, "ContextDeleted", "the context was deleted");
 	map_del(&c->contexts->by_id, &c->node);
 	list_del(&c->link);
@@ -515,7 +211,7 @@ static int context_new(struct contexts *cs, const struct language *language, con
 	if (r >= 0) {
 		c->run->background = true;
 		c->run->confinement = confinement_json(c->confine);
-		output_set_on_room(c->run->output, own_room, c);
+		output_set_on_room(c->run->output, context_own_room, c);
 		r = map_add(&cs->by_id, &c->node, c->run->id);
 		if (r < 0)
 			(void)err_sys(err, "RUNTIME_ERROR", -r, "create a context");
@@ -546,7 +242,7 @@ int context_create(struct contexts *cs, const struct context_spec *spec, struct 
 		return r;
 	c->limits = spec->limits;
 	c->cells.output_max = c->limits.value[LIMIT_OUTPUT];
-	r = begin_kernel(c, err);
+	r = context_begin_kernel(c, err);
 	if (r < 0) {
 		context_free(c);
 		return r;
@@ -563,10 +259,10 @@ int context_restart(struct contexts *cs, const char *id, struct context_wait *w,
 		return r;
 	if (c->state == STARTING)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY, "the context is starting already");
-	kernel_end(c);
+	context_end_kernel(c);
 	c->state = DEAD;
 	cells_end_all(&c->cells, RUN_CANCELLED, "KernelRestarted", "the context was restarted");
-	r = begin_kernel(c, err);
+	r = context_begin_kernel(c, err);
 	if (r >= 0)
 		add_wait(c, w);
 	return r;
@@ -588,7 +284,7 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 	r = context_new(cs, c->language, NULL, c->confine, &copy, err);
 	if (r < 0)
 		return r;
-	fill_spec(copy, &spec);
+	context_fill_spec(copy, &spec);
 	spec.cwd = NULL; /* it stands where the first one stands */
 	copy->state = STARTING;
 	copy->cells.count = c->cells.count;
@@ -599,8 +295,8 @@ int context_fork(struct contexts *cs, const char *id, struct context_wait *w, st
 		free(copy->cwd);
 		copy->cwd = cwd;
 	}
-	arm_idle(c);
-	r = make_hold(copy, err);
+	context_arm_idle(c);
+	r = context_make_hold(copy, err);
 	if (r >= 0)
 		r = kernel_fork(c->cells.kernel, &spec, &copy->cells.kernel, err);
 	if (r < 0) {
@@ -630,7 +326,7 @@ static int get_default(struct contexts *cs, const char *name, struct context **r
 		return r;
 	struct context *c = find_default(cs, language);
 	if (c && c->state == DEAD) {
-		r = begin_kernel(c, err);
+		r = context_begin_kernel(c, err);
 		c->reborn = true;
 	} else if (!c) {
 		struct confine *confine;
@@ -642,7 +338,7 @@ static int get_default(struct contexts *cs, const char *name, struct context **r
 		if (r < 0)
 			return r;
 		c->is_default = true;
-		r = begin_kernel(c, err);
+		r = context_begin_kernel(c, err);
 		if (r < 0)
 			context_free(c);
 	}
@@ -667,7 +363,7 @@ static int get_context(struct contexts *cs, const struct context_cell *cell, str
 		return 0;
 	if (c->is_default) {
 		c->reborn = true;
-		return begin_kernel(c, err);
+		return context_begin_kernel(c, err);
 	}
 	return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", ESRCH,
 		       "the context's kernel %s; restart it with POST /code/contexts/%s/restart",
@@ -786,7 +482,7 @@ int contexts_new(struct execd *execd, struct contexts **ret)
 		free(cs);
 		return r;
 	}
-	(void)out_of_memory(cs);
+	(void)contexts_out_of_memory(cs);
 	*ret = cs;
 	return 0;
 }
