@@ -16,6 +16,6 @@ FROM busybox:stable-musl
 WORKDIR /
 COPY --from=build /src/build/execd /execd
 COPY --from=go /kernels /kernels
-COPY --chmod=0755 tools/bootstrap.sh /bootstrap.sh
+COPY tools/bootstrap.sh /bootstrap.sh
 EXPOSE 44772
 ENTRYPOINT ["/execd", "--init"]
