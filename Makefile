@@ -42,7 +42,8 @@ SHARED   := $(wildcard lib/*.c proto/*.c seccomp/*.c)
 EXECD    := $(wildcard execd/*.c execd/*/*.c)
 SANDBOXD := $(wildcard sandboxd/*.c sandboxd/*/*.c)
 TESTS    := $(wildcard tests/unit/test_*.c tests/api/*.c)
-KERNELS  := $(filter-out %.md kernels/go/% kernels/bash/%,$(wildcard kernels/*/*.*)) kernels/bash/fork.so
+KERNELS  := $(filter-out %.md %.c kernels/go/% kernels/bash/%,$(wildcard kernels/*/*.*)) kernels/bash/fork.so \
+	    kernels/python/native.so
 
 # JDK 17 or later compiles the Java kernel beforehand; without it every start does that, half a second of its time.
 JAVAC := $(shell command -v jar >/dev/null && \
@@ -68,12 +69,14 @@ $O/kernels/%.gz: kernels/%
 	@mkdir -p $(@D)
 	@gzip -9nc $< >$@
 
-# What bash loads: linked with nothing, see kernels/bash/fork.c.
+# What bash and Python load: linked with nothing, see kernels/bash/fork.c.
+$O/kernels/python/native.so: execd/isolated/become.c seccomp/apply.c \
+	$(wildcard execd/isolated/*.h seccomp/*.h) lib/util.h
 $O/kernels/%.so: kernels/%.c build/deps/build.stamp
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) -Os -fPIC -fno-stack-protector -fvisibility=hidden \
-		-shared -nostdlib -Wl,-z,noseparate-code -s $< -o $@
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -I. $(WARNINGS) -Os -fPIC -fno-stack-protector -fvisibility=hidden \
+		-shared -nostdlib -Wl,-z,noseparate-code -s $(filter %.c,$^) -o $@
 
 $O/kernels/%.so.gz: $O/kernels/%.so
 	@gzip -9nc $< >$@

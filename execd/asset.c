@@ -38,8 +38,10 @@ EMBEDDED(kernel_python_cell);
 EMBEDDED(kernel_python_display);
 EMBEDDED(kernel_python_figures);
 EMBEDDED(kernel_python_magics);
+EMBEDDED(kernel_python_native);
 EMBEDDED(kernel_python_streams);
 EMBEDDED(kernel_python_wire);
+EMBEDDED(kernel_python_zygote);
 
 /* One of both: a build with a JDK has the classes. */
 extern const char kernel_java_start[] __attribute__((weak));
@@ -72,6 +74,8 @@ static const struct asset assets[] = {
 	ASSET("python", "magics.py", kernel_python_magics),
 	ASSET("python", "streams.py", kernel_python_streams),
 	ASSET("python", "wire.py", kernel_python_wire),
+	ASSET("python-native", "native.so", kernel_python_native),
+	ASSET("python-zygote", "zygote.py", kernel_python_zygote),
 };
 
 /* The last four bytes of a gzip file: the size of its content, little-endian. */

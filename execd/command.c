@@ -35,6 +35,7 @@
 #include "execd/feed.h"
 #include "execd/isolated/room.h"
 #include "execd/isolated/undoable.h"
+#include "execd/isolated/zygote.h"
 #include "execd/launch.h"
 #include "execd/limits.h"
 #include "execd/metrics.h"
@@ -530,7 +531,9 @@ static int command_spawn(struct command *c, struct launch *l, const struct comma
 	l->spawn.fds_n = in >= 0 ? 3 : 2;
 	for (size_t i = 0; i < spec->extra_n; i++)
 		l->spawn.fds[l->spawn.fds_n++] = spec->extra[i];
-	if (spec->room)
+	if (spec->room && spec->warm_python)
+		r = zygote_spawn(spec->room, &c->child, &l->spawn, command_exited, err);
+	else if (spec->room)
 		r = room_spawn(spec->room, &c->child, &l->spawn, command_exited, err);
 	else
 		r = confined_spawn(c->commands->execd, &c->child, &l->spawn, c->confine, c->id,

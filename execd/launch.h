@@ -31,6 +31,7 @@ struct command_spec {
 	uid_t uid;
 	gid_t gid;
 	struct room *room;	      /* where it runs, with the room's ids; NULL: in the container */
+	bool warm_python;	      /* in a joinable room: argv may be forked (isolated/zygote.h) */
 	const struct spawn_fd *extra; /* more descriptors, borrowed */
 	size_t extra_n;
 	struct undoable *undoable;    /* that is its room (undoable.h); NULL: what it does stays */

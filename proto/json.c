@@ -49,7 +49,7 @@ static int check_depth(const char *s, size_t n, struct err *err)
 	return 0;
 }
 
-int json_parse(const void *data, size_t n, json_t **ret, struct err *err)
+static int parse(const void *data, size_t n, size_t flags, json_t **ret, struct err *err)
 {
 	json_error_t e;
 	json_t *json;
@@ -57,13 +57,23 @@ int json_parse(const void *data, size_t n, json_t **ret, struct err *err)
 
 	if (r < 0)
 		return r;
-	/* Without JSON_ALLOW_NUL a \u0000 is an error: strings are C strings from here on. */
-	json = json_loadb(data, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+	json = json_loadb(data, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, &e);
 	if (!json)
 		return err_set(err, ERR_INVALID, INVALID_BODY, EINVAL,
 			       "malformed JSON at line %d column %d: %s", e.line, e.column, e.text);
 	*ret = json;
 	return 0;
+}
+
+/* Without JSON_ALLOW_NUL a \u0000 is an error: strings are C strings from here on. */
+int json_parse(const void *data, size_t n, json_t **ret, struct err *err)
+{
+	return parse(data, n, 0, ret, err);
+}
+
+int json_parse_nul(const void *data, size_t n, json_t **ret, struct err *err)
+{
+	return parse(data, n, JSON_ALLOW_NUL, ret, err);
 }
 
 static const char *type_name(const json_t *json)

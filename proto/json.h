@@ -15,6 +15,8 @@
 
 /* Duplicates and depth over JSON_DEPTH_MAX rejected; the message says line and column. */
 int json_parse(const void *data, size_t n, json_t **ret, struct err *err);
+/* The same for what is only handed on: its strings may hold NULs, and are no C strings. */
+int json_parse_nul(const void *data, size_t n, json_t **ret, struct err *err);
 
 enum json_need { JSON_OPTIONAL, JSON_REQUIRED };
 

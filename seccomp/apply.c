@@ -211,6 +211,7 @@ CHILD static int set_filter(const struct confine_plan *plan, int socket, struct 
 		fault->step = CONFINE_STEP_LISTENER;
 		return r;
 	}
+	fault->listener = listener;
 	return plan->rest.n > 0 ? install(plan, &plan->rest, 0) : 0;
 }
 
@@ -251,6 +252,7 @@ CHILD int confine_apply(const struct confine_plan *plan, int socket, enum confin
 			struct confine_fault *fault)
 {
 	fault->step = CONFINE_STEP_PLAN;
+	fault->listener = -1;
 	if (plan->version != CONFINE_PLAN_VERSION)
 		return -EINVAL;
 	if (socket >= 0 && fcntl(socket, F_SETFD, FD_CLOEXEC) < 0)

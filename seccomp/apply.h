@@ -71,10 +71,15 @@ enum confine_step {
 	CONFINE_STEP_LISTENER, /* send the listener home */
 };
 
-/* What did not work; index: which path of the list. */
+/*
+ * What did not work; index: which path of the list. listener: the descriptor of the listener that was sent
+ * home, close-on-exec, or -1; whoever runs on without an exec has to close it before anything of a user's is
+ * run, for it answers for the filter.
+ */
 struct confine_fault {
 	enum confine_step step;
 	uint32_t index;
+	int listener;
 };
 
 /*

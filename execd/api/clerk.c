@@ -24,10 +24,10 @@ struct clerk_server {
 static void on_connection(struct loop_io *io, uint32_t events)
 {
 	struct clerk_server *c = container_of(io, struct clerk_server, io);
-	int fds[WIRE_FDS_MAX];
+	int fds[MESSAGE_FDS_MAX];
 	size_t fds_n;
 	char byte = 0;
-	long n = wire_receive(c->socket, &byte, 1, fds, &fds_n);
+	long n = message_receive(c->socket, &byte, 1, fds, &fds_n, 0);
 	(void)events;
 	for (size_t i = 0; i < fds_n; i++)
 		(void)http_server_adopt(c->execd.http, fds[i], NULL);

@@ -60,7 +60,7 @@ int room_clerk_connect(struct room *room, int *ret_fd, struct err *err)
 			clerk_done(&room->clerk);
 		if (room->clerk.socket < 0 && (r = clerk_start(room, err)) < 0)
 			return r;
-		r = message_send(room->clerk.socket, &iov, 1, &theirs, 1);
+		r = message_send(room->clerk.socket, &iov, 1, &theirs, 1, MSG_DONTWAIT);
 	}
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "reach the files of the isolated session");

@@ -99,53 +99,72 @@ static int text_to_memfd(const struct buf *text)
 	return r < 0 ? r : TAKE_FD(fd);
 }
 
-static int send_spawn(struct room *room, const struct spawn *spec, uint64_t tag)
+int hosted_pack(const struct spawn *spec, struct wire_spawn *head, struct buf *text)
 {
-	_cleanup_buf_ struct buf text = BUF_INIT(SIZE_MAX / 4);
-	_cleanup_close_ int outside = -EBADF;
-	struct wire_spawn head = {.tag = tag, .new_session = spec->new_session};
-	int fds[WIRE_FDS_MAX];
-	size_t fds_n = 0;
-	head.argc = (uint32_t)envp_count(spec->argv);
-	head.envc = (uint32_t)envp_count(spec->envp);
-	(void)buf_append(&text, spec->path, strlen(spec->path) + 1);
-	(void)buf_append(&text, spec->cwd ? spec->cwd : "", spec->cwd ? strlen(spec->cwd) + 1 : 1);
+	head->new_session = spec->new_session;
+	head->argc = (uint32_t)envp_count(spec->argv);
+	head->envc = (uint32_t)envp_count(spec->envp);
+	(void)buf_append(text, spec->path, strlen(spec->path) + 1);
+	(void)buf_append(text, spec->cwd ? spec->cwd : "", spec->cwd ? strlen(spec->cwd) + 1 : 1);
 	for (char *const *s = spec->argv; *s; s++)
-		(void)buf_append(&text, *s, strlen(*s) + 1);
+		(void)buf_append(text, *s, strlen(*s) + 1);
 	for (char *const *s = spec->envp; s && *s; s++)
-		(void)buf_append(&text, *s, strlen(*s) + 1);
-	if (text.failed || text.len > UINT32_MAX)
-		return -ENOMEM;
-	head.text_n = (uint32_t)text.len;
-	if (sizeof(head) + text.len > WIRE_MAX) {
-		outside = text_to_memfd(&text);
+		(void)buf_append(text, *s, strlen(*s) + 1);
+	for (size_t i = 0; i < spec->fds_n; i++)
+		head->fds[head->fds_n++] = spec->fds[i].child_fd;
+	head->text_n = (uint32_t)text->len;
+	return text->failed || text->len > UINT32_MAX ? -ENOMEM : 0;
+}
+
+int hosted_send(struct room *room, struct wire_spawn *head, const struct buf *text, const int *own)
+{
+	_cleanup_close_ int outside = -EBADF;
+	struct iovec iov[] = {{head, sizeof(*head)}, {text->data, text->len}};
+	int fds[MESSAGE_FDS_MAX];
+	size_t fds_n = 0;
+	head->outside = sizeof(*head) + text->len > WIRE_MAX;
+	if (head->outside) {
+		outside = text_to_memfd(text);
 		if (outside < 0)
 			return outside;
-		head.outside = 1;
 		fds[fds_n++] = outside;
-		buf_clear(&text);
 	}
-	for (size_t i = 0; i < spec->fds_n; i++) {
-		head.fds[head.fds_n++] = spec->fds[i].child_fd;
-		fds[fds_n++] = spec->fds[i].parent_fd;
-	}
-	struct iovec iov[] = {{&head, sizeof(head)}, {text.data, text.len}};
-	return message_send(room->socket, iov, text.len > 0 ? 2 : 1, fds, fds_n);
+	for (size_t i = 0; i < head->fds_n; i++)
+		fds[fds_n++] = own[i];
+	return message_send(room->socket, iov, head->outside ? 1 : 2, fds, fds_n, MSG_DONTWAIT);
+}
+
+void hosted_add(struct room *room, struct child *c, uint64_t tag, child_exit_fn *on_exit)
+{
+	*c = (struct child){.on_exit = on_exit, .pidfd = -EBADF, .host = &host, .tag = tag};
+	list_add_tail(&room->children, &c->link);
+}
+
+int hosted_take(struct child *c)
+{
+	int signo = (int)(c->tag >> TAG_BITS);
+	hosted_forget(c);
+	return signo;
 }
 
 int room_spawn(struct room *room, struct child *c, const struct spawn *spec, child_exit_fn *on_exit,
 	       struct err *err)
 {
-	uint64_t tag = ++room->rooms->tags;
+	_cleanup_buf_ struct buf text = BUF_INIT(SIZE_MAX / 4);
+	struct wire_spawn head = {.tag = ++room->rooms->tags};
+	int fds[ARRAY_SIZE(head.fds)];
 	if (room->state == ROOM_ENDED || room->killed)
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
-	int r = send_spawn(room, spec, tag);
+	for (size_t i = 0; i < spec->fds_n; i++)
+		fds[i] = spec->fds[i].parent_fd;
+	int r = hosted_pack(spec, &head, &text);
+	if (r >= 0)
+		r = hosted_send(room, &head, &text, fds);
 	if (r == -EAGAIN)
 		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", EAGAIN,
 			       "start '%s': the isolated session is too busy to take it", spec->path);
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "start '%s' in the isolated session", spec->path);
-	*c = (struct child){.on_exit = on_exit, .pidfd = -EBADF, .host = &host, .tag = tag};
-	list_add_tail(&room->children, &c->link);
+	hosted_add(room, c, head.tag, on_exit);
 	return 0;
 }

@@ -1,19 +1,18 @@
 /*
- * message.c - messages with descriptors, over sockets that nobody waits for. Owns nothing.
+ * message.c - messages with descriptors. Owns nothing.
  */
+#include "execd/isolated/message.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "execd/isolated/room_priv.h"
-
 union control {
 	struct cmsghdr header;
-	char space[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
+	char space[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
 };
 
-/* Non-blocking. */
-int message_send(int socket, struct iovec *iov, size_t iov_n, const int *fds, size_t fds_n)
+int message_send(int socket, struct iovec *iov, size_t iov_n, const int *fds, size_t fds_n, int how)
 {
 	union control control = {};
 	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = iov_n};
@@ -28,13 +27,12 @@ int message_send(int socket, struct iovec *iov, size_t iov_n, const int *fds, si
 	}
 	ssize_t r;
 	do
-		r = sendmsg(socket, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		r = sendmsg(socket, &msg, MSG_NOSIGNAL | how);
 	while (r < 0 && errno == EINTR);
 	return r < 0 ? -errno : 0;
 }
 
-/* Bytes of the message, 0 at the end, -EAGAIN. What does not fit fds is closed by the kernel. */
-ssize_t message_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n)
+ssize_t message_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n, int how)
 {
 	union control control;
 	struct iovec iov = {data, size};
@@ -45,7 +43,7 @@ ssize_t message_receive(int socket, void *data, size_t size, int *fds, size_t *r
 	ssize_t n;
 	*ret_fds_n = 0;
 	do
-		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | how);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;

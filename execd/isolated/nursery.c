@@ -31,60 +31,11 @@
 
 /* ---- messages --------------------------------------------------------------- */
 
-union control {
-	struct cmsghdr header;
-	char space[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
-};
-
-int wire_send(int socket, const void *data, size_t n, const int *fds, size_t fds_n)
-{
-	union control control = {};
-	struct iovec iov = {(void *)data, n};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	if (fds_n > 0) {
-		msg.msg_control = control.space;
-		msg.msg_controllen = CMSG_SPACE(fds_n * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fds_n * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fds_n * sizeof(int));
-	}
-	ssize_t r;
-	do
-		r = sendmsg(socket, &msg, MSG_NOSIGNAL);
-	while (r < 0 && errno == EINTR);
-	return r < 0 ? -errno : 0;
-}
-
-long wire_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n)
-{
-	union control control;
-	struct iovec iov = {data, size};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.space,
-			     .msg_controllen = sizeof(control.space)};
-	ssize_t n;
-	*ret_fds_n = 0;
-	do
-		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		*ret_fds_n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(c), *ret_fds_n * sizeof(int));
-	}
-	return n;
-}
-
 static void answer(uint64_t tag, int r, enum wire_stage stage)
 {
 	const struct wire_answer a = {.tag = tag, .pid = r, .stage = stage};
-	(void)wire_send(WIRE_FD, &a, sizeof(a), NULL, 0);
+	struct iovec iov = {(void *)&a, sizeof(a)};
+	(void)message_send(WIRE_FD, &iov, 1, NULL, 0, 0);
 }
 
 /* The parts of a message, none of which may reach beyond its end. */
@@ -197,7 +148,8 @@ static void make_room(const struct plan *plan, int socket, int listener)
 		if (r < 0) { /* its end is the agent's to see; why is told in its name */
 			const struct wire_event e = {
 				.kind = WIRE_FAILED, .stage = WIRE_STAGE_MAP, .errnum = -r};
-			(void)wire_send(socket, &e, sizeof(e), NULL, 0);
+			struct iovec iov = {(void *)&e, sizeof(e)};
+			(void)message_send(socket, &iov, 1, NULL, 0, 0);
 		} else {
 			(void)!write(go[1], "", 1);
 		}
@@ -270,9 +222,9 @@ int nursery_main(clerk_fn *clerk)
 	if (chdir("/") < 0)
 		return 1;
 	for (;;) {
-		int fds[WIRE_FDS_MAX];
+		int fds[MESSAGE_FDS_MAX];
 		size_t fds_n;
-		long n = wire_receive(WIRE_FD, message, sizeof(message), fds, &fds_n);
+		long n = message_receive(WIRE_FD, message, sizeof(message), fds, &fds_n, 0);
 		if (n <= 0)
 			return n == 0 ? 0 : 1;
 		serve(message, (size_t)n, fds, fds_n, clerk);

@@ -102,11 +102,11 @@ static void nursery_event(struct loop_io *io, uint32_t events)
 {
 	struct rooms *rooms = container_of(io, struct rooms, io);
 	struct wire_answer a = {0};
-	int fds[WIRE_FDS_MAX];
+	int fds[MESSAGE_FDS_MAX];
 	size_t fds_n;
 	(void)events;
 	for (;;) {
-		ssize_t n = message_receive(rooms->socket, &a, sizeof(a), fds, &fds_n);
+		ssize_t n = message_receive(rooms->socket, &a, sizeof(a), fds, &fds_n, MSG_DONTWAIT);
 		for (size_t i = 0; i < fds_n; i++)
 			fd_close(&fds[i]);
 		if (n == -EAGAIN)
@@ -167,7 +167,7 @@ int nursery_tell(struct rooms *rooms, const struct buf *message, const int *fds,
 		r = nursery_start(rooms, err);
 		if (r < 0)
 			return r;
-		r = message_send(rooms->socket, &iov, 1, fds, fds_n);
+		r = message_send(rooms->socket, &iov, 1, fds, fds_n, MSG_DONTWAIT);
 	}
 	if (r == -EAGAIN)
 		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", EAGAIN,

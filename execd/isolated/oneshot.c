@@ -28,7 +28,7 @@
 
 #define RESULT_FD     3
 #define CALL_FD	      4
-#define SPARES_FACTOR 2
+#define SPARES_FACTOR 4
 
 static const char runner[] =
 	"import json, os, sys, traceback\n"
@@ -147,12 +147,17 @@ static void timed_out(struct loop_timer *timer)
 
 static int make_room(struct oneshot *o, const struct isolated_spec *given, struct err *err)
 {
-	struct room_spec plain = {
-		.profile = ROOM_STRICT, .uid = (uid_t)-1, .gid = (gid_t)-1, .share_net = true};
+	struct room_spec plain = {.profile = ROOM_STRICT,
+				  .uid = (uid_t)-1,
+				  .gid = (gid_t)-1,
+				  .share_net = true,
+				  .joinable = true};
 	struct execd *execd = o->all->execd;
 	if (given) {
+		struct room_spec own = given->room;
+		own.joinable = true;
 		o->env = given->env;
-		return room_new(o->all->rooms, &given->room, &no_events, NULL, &o->room, err);
+		return room_new(o->all->rooms, &own, &no_events, NULL, &o->room, err);
 	}
 	json_t *strict = json_string("strict");
 	int r = strict ? confinement_get(execd->confinement, CONFINED_COMMANDS, strict, &plain.confine, err)
@@ -191,7 +196,8 @@ static int start_command(struct oneshot *o, struct command_spec *spec, struct er
 static int start_python(struct oneshot *o, struct err *err)
 {
 	const struct spawn_fd extra[] = {{o->result_fd, RESULT_FD}, {o->call_fd, CALL_FD}};
-	struct command_spec spec = {.stdin_pipe = true, .extra = extra, .extra_n = ARRAY_SIZE(extra)};
+	struct command_spec spec = {
+		.stdin_pipe = true, .warm_python = true, .extra = extra, .extra_n = ARRAY_SIZE(extra)};
 	spec.argv = json_pack("[s, s, s, s]", "python3", "-u", "-c", runner);
 	int r = spec.argv ? start_command(o, &spec, err)
 			  : err_sys(err, "RUNTIME_ERROR", ENOMEM, "prepare a call");
@@ -325,7 +331,7 @@ json_t *oneshot_result(struct oneshot *o)
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", o->result_fd);
 	if (o->result_fd < 0 || fs_read_file(AT_FDCWD, path, &text) < 0 || text.len == 0)
 		return NULL;
-	return json_parse(text.data, text.len, &result, NULL) < 0 ? NULL : result;
+	return json_parse_nul(text.data, text.len, &result, NULL) < 0 ? NULL : result;
 }
 
 /* ---- all of them ------------------------------------------------------------------------ */

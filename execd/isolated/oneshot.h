@@ -4,7 +4,7 @@
  * A call is a shell command, with an event on its standard input, or a Python
  * function that gets the event and returns a JSON value. Rooms in which a Python
  * waits already make the second kind fast: as many as the agent keeps kernel
- * spares (twice that), from the first call on; each serves one call.
+ * spares (four times that), from the first call on; each serves one call.
  *
  * What a call writes is in the log of its run, how it ended in its end.
  */

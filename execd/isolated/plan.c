@@ -232,6 +232,8 @@ int plan_room(const struct room_spec *spec, const struct room_place *place, stru
 	}
 	if (place->userns && spec->profile == ROOM_STRICT)
 		head.flags |= WIRE_NO_USERNS;
+	if (spec->joinable)
+		head.flags |= WIRE_JOINABLE;
 	head.uid = place->uid;
 	head.gid = place->gid;
 	head.groups_n = (uint32_t)MIN(place->groups_n, ARRAY_SIZE(head.groups));
@@ -259,19 +261,32 @@ int plan_remount(const struct room_mount *mount, size_t index, unsigned top, boo
 	return finish(&p, &head, NULL, 0, out);
 }
 
-int plan_clerk(const struct room_ids_in_force *ids, const char *cwd, uint64_t tag, struct buf *out)
+static struct wire_plan head_of(const struct room_ids_in_force *ids, enum wire_op op, uint64_t tag)
 {
-	struct plan_out p = {.steps = BUF_INIT(WIRE_MAX), .text = BUF_INIT(WIRE_MAX)};
-	struct wire_plan head = {.op = WIRE_CLERK,
+	struct wire_plan head = {.op = op,
 				 .userns = ids->userns,
 				 .uid = ids->uid,
 				 .gid = ids->gid,
 				 .groups_n = ids->groups_n,
 				 .tag = tag};
 	memcpy(head.groups, ids->groups, sizeof(head.groups));
+	return head;
+}
+
+int plan_clerk(const struct room_ids_in_force *ids, const char *cwd, uint64_t tag, struct buf *out)
+{
+	struct plan_out p = {.steps = BUF_INIT(WIRE_MAX), .text = BUF_INIT(WIRE_MAX)};
+	struct wire_plan head = head_of(ids, WIRE_CLERK, tag);
 	(void)put_text(&p, "");
 	head.cwd = put_text(&p, cwd);
 	return finish(&p, &head, NULL, 0, out);
+}
+
+int plan_fork(const struct room_ids_in_force *ids, const struct confine_plan *confine, struct buf *out)
+{
+	struct plan_out p = {.steps = BUF_INIT(WIRE_MAX), .text = BUF_INIT(WIRE_MAX)};
+	struct wire_plan head = head_of(ids, WIRE_FORK, 0);
+	return finish(&p, &head, confine, confine ? confine->size : 0, out);
 }
 
 /* ---- words ---------------------------------------------------------------------------- */

@@ -211,8 +211,11 @@ static void room_end(struct room *room)
 	fd_close(&room->mounts_ns);
 	fd_close(&room->users_ns);
 	fd_close(&room->cellar_fd);
+	while (room->joins_n > 0)
+		fd_close(&room->joins[--room->joins_n]);
 	fail_stage(room, WIRE_STAGE_NONE, 0, ECHILD);
 	room->stillborn = !was_ready;
+	zygote_room_ended(room);
 	end_children(room);
 	room_cleared(room, room->clear_tag);
 	if (was_ready && events.ended)
@@ -231,16 +234,19 @@ void room_kill(struct room *room)
 		(void)child_kill(&room->init, SIGKILL);
 }
 
-static void room_ready(struct room *room, int *fds, size_t fds_n)
+/* joins_n: how many of them are for those who come in. */
+static void room_ready(struct room *room, int *fds, size_t fds_n, size_t joins_n)
 {
 	if (room->state != ROOM_STARTING)
 		return;
-	if (fds_n < 2)
+	if (joins_n > ARRAY_SIZE(room->joins) || fds_n < 2 + joins_n)
 		return;
 	room->mounts_ns = TAKE_FD(fds[0]);
 	room->users_ns = TAKE_FD(fds[1]);
-	if (fds_n > 2)
+	if (fds_n > 2 + joins_n)
 		room->cellar_fd = TAKE_FD(fds[2]);
+	for (size_t i = fds_n - joins_n; i < fds_n; i++)
+		room->joins[room->joins_n++] = TAKE_FD(fds[i]);
 	for (size_t i = 0; i < room->mounts_n; i++) {
 		struct room_mount *m = &room->mounts[i];
 		char path[32];
@@ -261,6 +267,7 @@ static void room_ready(struct room *room, int *fds, size_t fds_n)
 	confine_start_done(&room->listener);
 	room->state = ROOM_READY;
 	buf_done(&room->plan);
+	zygote_room_ready(room);
 	if (room->events.ready)
 		room->events.ready(room->arg, 0, NULL);
 }
@@ -274,7 +281,7 @@ int room_clear(struct room *room, void (*done)(void *arg), void *arg, struct err
 	if (room->cleared)
 		return err_set(err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY,
 			       "the isolated session is being cleared");
-	int r = message_send(room->socket, &iov, 1, NULL, 0);
+	int r = message_send(room->socket, &iov, 1, NULL, 0, MSG_DONTWAIT);
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "clear the isolated session");
 	room->clear_tag = head.tag;
@@ -287,9 +294,9 @@ int room_clear(struct room *room, void (*done)(void *arg), void *arg, struct err
 static bool room_receive(struct room *room)
 {
 	struct wire_event e = {0};
-	int fds[WIRE_FDS_MAX];
+	int fds[MESSAGE_FDS_MAX];
 	size_t fds_n;
-	ssize_t n = message_receive(room->socket, &e, sizeof(e), fds, &fds_n);
+	ssize_t n = message_receive(room->socket, &e, sizeof(e), fds, &fds_n, MSG_DONTWAIT);
 	if (n == -EAGAIN)
 		return false;
 	if (n == sizeof(e)) {
@@ -298,7 +305,7 @@ static bool room_receive(struct room *room)
 		switch ((enum wire_event_kind)e.kind) {
 		case WIRE_READY:
 			room->proc_readonly = e.flags & WIRE_PROC_RDONLY;
-			room_ready(room, fds, fds_n);
+			room_ready(room, fds, fds_n, e.step);
 			break;
 		case WIRE_FAILED:
 			fail_stage(room, (enum wire_stage)e.stage, e.step, e.errnum);
@@ -532,6 +539,7 @@ int room_new(struct rooms *rooms, const struct room_spec *spec, const struct roo
 		room->clerk.socket = -EBADF;
 	room->plan = BUF_INIT(WIRE_MAX);
 	room->confine = confine_ref(spec->confine);
+	room->joinable = spec->joinable;
 	room->listener.socket = room->listener.child_socket = -EBADF;
 	room->tag = ++rooms->tags;
 	list_init(&room->link);
@@ -587,6 +595,7 @@ void rooms_free(struct rooms *rooms)
 	if (!rooms)
 		return;
 	rooms->closing = true;
+	zygote_free(TAKE_PTR(rooms->zygote));
 	nursery_lost(rooms);
 	list_foreach_safe (node, &rooms->all) {
 		struct room *room = list_entry(node, struct room, link);

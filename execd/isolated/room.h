@@ -79,6 +79,7 @@ struct room_spec {
 	uid_t uid; /* (uid_t)-1: the agent's */
 	gid_t gid; /* (gid_t)-1: the user's */
 	bool share_net;
+	bool joinable;			 /* a process may be forked into it (zygote.h) */
 	const struct room_mount *mounts; /* path, mode, persist, size_max; the first is where runs begin */
 	size_t mounts_n;
 	const struct room_bind *binds;

@@ -3,8 +3,7 @@
  */
 #pragma once
 
-#include <sys/uio.h>
-
+#include "execd/isolated/message.h"
 #include "execd/isolated/plan.h"
 #include "execd/isolated/room.h"
 #include "execd/isolated/stack.h"
@@ -37,6 +36,9 @@ struct room {
 	size_t mounts_n;
 	struct stacks stacks;
 	int mounts_ns, users_ns, cellar_fd; /* until it has ended */
+	bool joinable;
+	int joins[5]; /* the other namespaces of a joinable one, until it has ended */
+	size_t joins_n;
 	struct room_ids_in_force ids;
 	struct clerk clerk;
 	struct confine *confine;       /* NULL: none */
@@ -63,13 +65,8 @@ struct rooms {
 	struct loop_io io;
 	uint64_t tags;
 	struct stack_root *root;
+	struct zygote *zygote; /* NULL: none so far */
 };
-
-/* ---- message.c: both without waiting ---------------------------------------- */
-
-int message_send(int socket, struct iovec *iov, size_t iov_n, const int *fds, size_t fds_n);
-/* Bytes of the message, 0 at the end, -EAGAIN. fds: WIRE_FDS_MAX; what is more is closed by the kernel. */
-ssize_t message_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n);
 
 /* ---- nursery_link.c ------------------------------------------------------------ */
 
@@ -84,6 +81,21 @@ struct child *hosted_find(struct room *room, uint64_t tag);
 /* pidfd is consumed. */
 void hosted_started(struct room *room, uint64_t tag, int pidfd);
 void hosted_ended(struct child *c, int wstatus, const struct rusage *usage);
+/* What there is to start: but for the tag all of *head, which is empty, and text. */
+int hosted_pack(const struct spawn *spec, struct wire_spawn *head, struct buf *text);
+/* Has the init start it; fds: head->fds_n. Without waiting. */
+int hosted_send(struct room *room, struct wire_spawn *head, const struct buf *text, const int *fds);
+void hosted_add(struct room *room, struct child *c, uint64_t tag, child_exit_fn *on_exit);
+/* The room is its host no more. Which signal it was to get when it starts, or 0. */
+int hosted_take(struct child *c);
+
+/* ---- zygote.c: processes that are forked into a room ---------------------------------- */
+
+/* Those that wait for the room can be sent for. */
+void zygote_room_ready(struct room *room);
+/* Nothing is to come any more. */
+void zygote_room_ended(struct room *room);
+void zygote_free(struct zygote *z);
 
 /* ---- room.c --------------------------------------------------------------------------- */
 

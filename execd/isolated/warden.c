@@ -37,13 +37,12 @@
 #include "execd/isolated/warden.h"
 #include "lib/util.h"
 
-#define CAPABILITIES_N 64  /* more than there are */
-#define FDS_ABOVE      128 /* where descriptors wait for their place: above any number they may get */
-#define CHILD_STACK    65536
-#define CHILDREN_MAX   4096
-#define PATH_DEFAULT   "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define CANNOT_EXEC    126
-#define NOT_FOUND      127
+#define FDS_ABOVE    128 /* where descriptors wait for their place: above any number they may get */
+#define CHILD_STACK  65536
+#define CHILDREN_MAX 4096
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define CANNOT_EXEC  126
+#define NOT_FOUND    127
 
 struct warden {
 	int socket, signals;
@@ -58,7 +57,8 @@ struct warden {
 
 static void tell(int socket, const struct wire_event *e, const int *fds, size_t fds_n)
 {
-	if (wire_send(socket, e, sizeof(*e), fds, fds_n) < 0)
+	struct iovec iov = {(void *)e, sizeof(*e)};
+	if (message_send(socket, &iov, 1, fds, fds_n, 0) < 0)
 		_exit(1); /* nobody is there any more */
 }
 
@@ -78,66 +78,6 @@ static int bring_up_loopback(void)
 	return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0 ? -errno : 0;
 }
 
-static int set_ids(const struct wire_plan *head)
-{
-	gid_t groups[ARRAY_SIZE(head->groups)];
-	size_t n = MIN((size_t)head->groups_n, ARRAY_SIZE(groups));
-	for (size_t i = 0; i < n; i++)
-		groups[i] = head->groups[i];
-	/* With one id mapped there is no setgroups(), and no other id to become. */
-	if (head->userns != WIRE_USERNS_ONE && setgroups(n, groups) < 0)
-		return -errno;
-	if (setresgid(head->gid, head->gid, head->gid) < 0 || setresuid(head->uid, head->uid, head->uid) < 0)
-		return -errno;
-	return 0;
-}
-
-/* Before the ids: it takes a capability to give the others up. */
-static int drop_bounding(void)
-{
-	for (int cap = 0; cap < CAPABILITIES_N; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
-			return errno == EINVAL && cap > 0 ? 0 : -errno;
-	return 0;
-}
-
-static int drop_capabilities(void)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[2] = {};
-	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
-}
-
-/* No core: a handler of the machine's would be run outside for it. 1 is refused by both kinds of pattern. */
-static void harden(void)
-{
-	const struct rlimit core = {1, 1};
-	(void)setrlimit(RLIMIT_CORE, &core);
-	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-}
-
-int warden_become(const struct wire_plan *head, enum wire_stage *ret_stage)
-{
-	*ret_stage = WIRE_STAGE_CAPABILITIES;
-	int r = drop_bounding();
-	if (r < 0)
-		return r;
-	*ret_stage = WIRE_STAGE_IDS;
-	r = set_ids(head);
-	if (r < 0)
-		return r;
-	*ret_stage = WIRE_STAGE_CAPABILITIES;
-	r = drop_capabilities();
-	if (r < 0)
-		return r;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return -errno;
-	harden();
-	return 0;
-}
-
 /* What the profile adds, once for all that will run in here. */
 static void confine(const struct plan *plan, int socket, int listener, enum confine_phase phase)
 {
@@ -154,10 +94,39 @@ static int forbid_userns(void)
 	return fd < 0 || write(fd, "0", 1) < 0 ? -errno : 0;
 }
 
+struct namespaces {
+	int fds[5];
+	size_t n;
+};
+
+/* By these a process comes into all that is the room's own, beside its mounts and users. */
+static int open_namespaces(const struct wire_plan *head, struct namespaces *ret)
+{
+	static const struct {
+		unsigned flag;
+		const char *path;
+	} kinds[] = {{CLONE_NEWIPC, "/proc/self/ns/ipc"},
+		     {CLONE_NEWUTS, "/proc/self/ns/uts"},
+		     {CLONE_NEWCGROUP, "/proc/self/ns/cgroup"},
+		     {CLONE_NEWNET, "/proc/self/ns/net"},
+		     {CLONE_NEWPID, "/proc/self/ns/pid"}};
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (!(head->namespaces & kinds[i].flag))
+			continue;
+		int fd = open(kinds[i].path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		ret->fds[ret->n++] = fd;
+	}
+	return 0;
+}
+
 static void become(const struct plan *plan, int socket, int listener)
 {
 	const struct wire_plan *head = plan->head;
-	int cellar = -EBADF, r;
+	struct namespaces own = {};
+	int cellar = -EBADF, fds[3 + ARRAY_SIZE(own.fds)], r;
+	size_t fds_n = 2;
 	uint32_t step = 0;
 	if (head->flags & WIRE_NO_USERNS)
 		(void)forbid_userns(); /* the agent's /proc: may be masked, then the filter is left */
@@ -165,10 +134,15 @@ static void become(const struct plan *plan, int socket, int listener)
 	if (r < 0)
 		fail(socket, WIRE_STAGE_VIEW, step, -r);
 	/* By these others come in. Once we are not dumpable nobody may ask us for them. */
-	int mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-	int users = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
-	if (mounts < 0 || users < 0)
-		fail(socket, WIRE_STAGE_ENTER, 0, errno);
+	fds[0] = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	fds[1] = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+	r = fds[0] < 0 || fds[1] < 0 ? -errno : 0;
+	if (r >= 0 && head->flags & WIRE_JOINABLE)
+		r = open_namespaces(head, &own);
+	if (r < 0)
+		fail(socket, WIRE_STAGE_ENTER, 0, -r);
+	if (cellar >= 0)
+		fds[fds_n++] = cellar;
 	if (head->flags & WIRE_LOOPBACK && (r = bring_up_loopback()) < 0)
 		fail(socket, WIRE_STAGE_NETWORK, 0, -r);
 	if (sethostname(plan->text + head->hostname, strlen(plan->text + head->hostname)) < 0)
@@ -181,12 +155,13 @@ static void become(const struct plan *plan, int socket, int listener)
 	confine(plan, socket, listener, CONFINE_BEFORE_EXEC);
 	struct statfs proc;
 	bool readonly = statfs("/proc", &proc) == 0 && proc.f_flags & ST_RDONLY;
-	const struct wire_event ready = {.kind = WIRE_READY, .flags = readonly ? WIRE_PROC_RDONLY : 0};
-	const int fds[] = {mounts, users, cellar};
-	tell(socket, &ready, fds, cellar >= 0 ? 3 : 2);
-	fd_close(&mounts);
-	fd_close(&users);
-	fd_close(&cellar);
+	const struct wire_event ready = {
+		.kind = WIRE_READY, .flags = readonly ? WIRE_PROC_RDONLY : 0, .step = (uint32_t)own.n};
+	for (size_t i = 0; i < own.n; i++)
+		fds[fds_n++] = own.fds[i];
+	tell(socket, &ready, fds, fds_n);
+	for (size_t i = 0; i < fds_n; i++)
+		fd_close(&fds[i]);
 }
 
 /* ---- starting ---------------------------------------------------------------- */
@@ -378,9 +353,9 @@ static void on_ended(struct warden *w)
 static void on_request(struct warden *w)
 {
 	static _Alignas(8) char message[WIRE_MAX];
-	int fds[WIRE_FDS_MAX];
+	int fds[MESSAGE_FDS_MAX];
 	size_t fds_n;
-	long n = wire_receive(w->socket, message, sizeof(message), fds, &fds_n);
+	long n = message_receive(w->socket, message, sizeof(message), fds, &fds_n, 0);
 	const struct wire_spawn *head = (const void *)message;
 	if (n < (long)sizeof(*head) || fds_n != head->fds_n + (head->outside ? 1U : 0U))
 		_exit(0); /* the agent has closed its end */

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 
+#include "execd/isolated/message.h"
 #include "execd/isolated/wire.h"
 #include "seccomp/apply.h"
 
@@ -29,10 +30,6 @@ struct plan {
 typedef int clerk_fn(int socket);
 int nursery_main(clerk_fn *clerk);
 
-/* nursery.c: -errno, and which descriptors came along in fds (WIRE_FDS_MAX of them fit). */
-long wire_receive(int socket, void *data, size_t size, int *fds, size_t *ret_fds_n);
-int wire_send(int socket, const void *data, size_t n, const int *fds, size_t fds_n);
-
 /*
  * view.c: in the room's own mount namespace, with privileges over it. -errno,
  * and the step. *ret_cellar: a descriptor, or -EBADF when there are no stacks.
@@ -41,7 +38,7 @@ int view_build(const struct plan *plan, int *ret_cellar, uint32_t *ret_step);
 /* One VIEW_OVERLAY step, in a room that has been entered; what was mounted there is detached. */
 int view_remount(int cellar, const struct view_step *step, const char *text);
 
-/* warden.c: the room's ids, and no privilege at all. -errno, and what did not work. */
+/* become.c: the room's ids, and no privilege at all. -errno, and what did not work. */
 int warden_become(const struct wire_plan *head, enum wire_stage *ret_stage);
 /* warden.c: the life of an init from its clone on. Never returns. */
 /* listener: where the confinement's listener goes, or -1. */

@@ -10,13 +10,12 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
-#define WIRE_FD	     3		   /* the nursery's end */
-#define WIRE_MAX     (128U * 1024) /* bytes of one message; what is longer goes through a memfd */
-#define WIRE_FDS_MAX 24
+#define WIRE_FD	 3	       /* the nursery's end */
+#define WIRE_MAX (128U * 1024) /* bytes of one message; what is longer goes through a memfd */
 
 /* ---- agent to nursery ---------------------------------------------------- */
 
-enum wire_op { WIRE_ROOM, WIRE_REMOUNT, WIRE_CLERK };
+enum wire_op { WIRE_ROOM, WIRE_REMOUNT, WIRE_CLERK, WIRE_FORK };
 
 enum wire_userns {
 	WIRE_USERNS_NONE,
@@ -47,6 +46,7 @@ struct wire_plan {
 
 #define WIRE_NO_USERNS (1U << 0) /* with a user namespace: none within it */
 #define WIRE_LOOPBACK  (1U << 1) /* bring up lo */
+#define WIRE_JOINABLE  (1U << 2) /* others will come in: all its namespaces are sent home */
 
 /* How the view of the files comes about, in this order. Sources are of the container, places of the room. */
 enum view_kind {
@@ -98,6 +98,20 @@ enum wire_stage {
 	WIRE_STAGE_CONFINE,
 };
 
+/* ---- agent to the warm Python ---------------------------------------------- */
+
+/*
+ * A process in a room, forked (kernels/python/zygote.py reads this). After it: a struct wire_plan with its
+ * confinement, plan_n bytes; then text as below. Beside it: a socket for its struct wire_answer (its pid), to
+ * which a byte is the answer that lets it go on; with `listener` a socket that takes the confinement's
+ * listener home; the namespaces in the order in which they are to be entered; its descriptors.
+ */
+struct wire_fork {
+	uint32_t namespaces_n, fds_n, listener;
+	uint32_t plan_n, argc, envc, text_n;
+	int32_t fds[16];
+};
+
 /* ---- agent to init --------------------------------------------------------- */
 
 /*
@@ -117,7 +131,11 @@ struct wire_spawn {
 /* ---- init to agent --------------------------------------------------------- */
 
 enum wire_event_kind {
-	WIRE_READY, /* its mount and user namespaces are beside it, and the cellar when there is one */
+	/*
+	 * Its mount and user namespaces are beside it, the cellar when there is one, and so many
+	 * (`step`) others by which a process comes in (WIRE_JOINABLE).
+	 */
+	WIRE_READY,
 	WIRE_FAILED,
 	WIRE_STARTED, /* a pidfd is beside it */
 	WIRE_EXITED,

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +97,99 @@ def test_a_timeout_ends_everything(execd):
 )
 def test_what_is_wrong_is_400(execd, fields):
     assert execd.http.post(RUN, json=fields).status_code == 400
+
+
+LOOK = """
+import os, sys
+def handler(event):
+    status = dict(line.split(':\\t', 1) for line in open('/proc/self/status').read().splitlines() if ':\\t' in line)
+    fds = {int(fd) for fd in os.listdir('/proc/self/fd') if os.path.lexists('/proc/self/fd/' + fd)}
+    return {'fds': sorted(fds), 'status': {k: v.strip() for k, v in status.items()}, 'env': dict(os.environ),
+            'first': open('/proc/self/environ').read().replace(chr(0), ' '), 'isolated': sys.flags.isolated,
+            'pids': sorted(int(p) for p in os.listdir('/proc') if p.isdigit()), 'uid': os.getuid(),
+            'uts': os.readlink('/proc/self/ns/uts'), 'mnt': os.readlink('/proc/self/ns/mnt')}
+"""
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def zygote(execd):
+    """The warm Python; not what it has forked, which is in a room."""
+    for pid in children(execd.pid):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"zygote.py" in words and os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid"):
+            return pid
+    return None
+
+
+@needs_python
+def test_a_forked_call_has_nothing_but_its_room(start_execd):
+    execd = start_execd(env={"SOME_API_KEY": "secret-of-the-agent", "PLAIN": "seen"})
+    for _ in range(3):
+        seen = call(execd, code=LOOK)["result"]
+        assert seen["isolated"] == 1, "it was not forked from the warm Python"
+        assert seen["fds"] == [0, 1, 2, 3]  # the last is for its result
+        assert seen["pids"] == [1, int(seen["status"]["Pid"])]
+        for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"):
+            assert int(seen["status"][name], 16) == 0, name
+        assert seen["status"]["NoNewPrivs"] == "1" and seen["status"]["Seccomp"] == "2"
+        assert seen["env"]["PLAIN"] == "seen" and "SOME_API_KEY" not in seen["env"]
+        assert "secret-of-the-agent" not in seen["first"] and "PLAIN" not in seen["first"]
+        assert seen["uts"] != os.readlink("/proc/self/ns/uts") and seen["mnt"] != os.readlink("/proc/self/ns/mnt")
+
+
+@needs_python
+def test_what_a_forked_call_is_denied_is_told(execd):
+    code = "import ctypes, os\ndef handler(event):\n    r = ctypes.CDLL(None, use_errno=True).unshare(0x20000)\n" \
+           "    return [r, ctypes.get_errno()]"
+    for _ in range(2):
+        answer = call(execd, code=code)
+        assert answer["result"] == [-1, 1]
+        assert {"syscall": "unshare", "count": 1, "errno": "EPERM"} in answer["end"]["denied"]
+
+
+@needs_python
+def test_a_forked_call_as_somebody_else_and_in_bounds(execd):
+    seen = call(execd, code=LOOK, uid=12345)["result"]
+    assert seen["uid"] == 12345 and seen["isolated"] == 1
+    assert seen["status"]["Uid"].split() == ["12345"] * 4 and seen["status"]["Groups"] in ("", "0")
+    seen = call(execd, code=LOOK, uid_mode="userns")["result"]
+    assert seen["isolated"] == 1 and int(seen["status"]["CapEff"], 16) == 0
+
+
+@needs_python
+def test_the_warm_python_may_die(execd):
+    assert call(execd, code="def handler(event):\n    return 1")["result"] == 1
+    for _ in range(3):
+        pid = zygote(execd)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        for n in range(4):
+            assert call(execd, code="def handler(event):\n    return event", event=n)["result"] == n
+
+
+@needs_python
+def test_without_a_warm_python_calls_are_started(start_execd, tmp_path):
+    """A Python that cannot be one: what a room's init starts does all the same."""
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or os.path.realpath(shutil.which("python3"))
+    shim = Path("/var/tmp") / f"execd-shim-{os.getpid()}"  # where rooms can see it
+    shim.mkdir()
+    try:
+        (shim / "python3").write_text(f'#!/bin/sh\n[ "$1" = -I ] && exit 1\nexec {python} "$@"\n')
+        (shim / "python3").chmod(0o755)
+        execd = start_execd(env={"PATH": f"{shim}:{os.environ['PATH']}"})
+        for n in range(4):
+            answer = call(execd, code="import sys\ndef handler(event):\n    return [event, sys.flags.isolated]", event=n)
+            assert answer["result"] == [n, 0]
+    finally:
+        shutil.rmtree(shim)
+
+
+@needs_python
+def test_a_result_with_a_nul(execd):
+    assert call(execd, code="def handler(event):\n    return 'a\\0b'")["result"] == "a\0b"
 
 
 @needs_python
