@@ -209,8 +209,8 @@ static int free_fd(const struct spawn *spec)
 
 /* Without one, as where a filter above us has a listener already, calls are denied in silence: say so once.
  */
-static void listen(struct execd *execd, struct confine_start *start, const struct confine *confine,
-		   const char *id, struct denials **ret)
+void confinement_listen(struct execd *execd, struct confine_start *start, const struct confine *confine,
+			const char *id, struct denials **ret)
 {
 	int listener = confine_start_listener(start);
 	int r = listener < 0 ? listener : denials_new(execd->loop, confine, listener, id, ret);
@@ -242,7 +242,7 @@ int confined_spawn(struct execd *execd, struct child *c, const struct spawn *spe
 	own.hook = &s.hook;
 	r = child_spawn(execd->reaper, c, &own, on_exit, err);
 	if (r >= 0)
-		listen(execd, &start, confine, id, ret_denials);
+		confinement_listen(execd, &start, confine, id, ret_denials);
 	confine_start_done(&start);
 	return r;
 }

@@ -39,6 +39,12 @@ int confinement_get(struct confinement *c, enum confined kind, json_t *given, st
  */
 int confined_spawn(struct execd *execd, struct child *c, const struct spawn *spec, struct confine *confine,
 		   const char *id, child_exit_fn *on_exit, struct denials **ret_denials, struct err *err);
+/*
+ * The same for a process that has put it on by itself: *ret_denials is set when there is a listener. start
+ * stays the caller's.
+ */
+void confinement_listen(struct execd *execd, struct confine_start *start, const struct confine *confine,
+			const char *id, struct denials **ret_denials);
 void confinement_let_go(struct execd *execd, struct denials *d);
 
 /* Profiles, defaults, and what this kernel and process can do; NULL without memory. */

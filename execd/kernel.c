@@ -379,6 +379,11 @@ static void handle_hello(struct kernel *k, json_t *message)
 	}
 	if (!k->version)
 		k->version = version ? strdup(version) : NULL;
+	k->confines = json_is_true(json_object_get(message, "confine"));
+	if (k->confine)
+		confinement_listen(k->execd, &k->listener, k->confine, k->mark, &k->denials);
+	confine_unref(TAKE_PTR(k->confine));
+	confine_start_done(&k->listener);
 	k->interrupt_frame = json_object_get(message, "interrupt") != NULL;
 	k->state = IDLE;
 	loop_timer_del(&k->timer);
@@ -400,6 +405,7 @@ struct kernel *kernel_alloc(struct execd *execd, const struct kernel_spec *spec)
 	k->out = BUF_INIT(((size_t)FRAME_MAX + FRAME_HEADER) * 2);
 	k->control = k->io.fd = -EBADF;
 	k->wstatus = -1;
+	k->listener.socket = k->listener.child_socket = -EBADF;
 	for (size_t i = 0; i < ARRAY_SIZE(k->child_ends); i++)
 		k->child_ends[i] = -EBADF;
 	list_init(&k->fork_link);
@@ -524,6 +530,11 @@ bool kernel_ready(const struct kernel *k)
 	return k->state == IDLE || k->state == BUSY;
 }
 
+bool kernel_confines(const struct kernel *k)
+{
+	return k->confines;
+}
+
 pid_t kernel_pid(const struct kernel *k)
 {
 	return k->shell ? shell_pid(k->shell) : k->child.pid;
@@ -554,6 +565,8 @@ void kernel_free(struct kernel *k)
 	if (k->mark && (k->child.pid || k->ended))
 		(void)tree_kill(k->child.pid, k->child.pid != 0, k->mark);
 	confinement_let_go(k->execd, TAKE_PTR(k->denials));
+	confine_unref(TAKE_PTR(k->confine));
+	confine_start_done(&k->listener);
 	child_forget(&k->child);
 	loop_defer_cancel(&k->announce);
 	loop_timer_del(&k->timer);

@@ -24,6 +24,7 @@ struct output;
 
 #define KERNEL_CONTROL_FD	3
 #define KERNEL_ASSETS_FD	4
+#define KERNEL_NATIVE_FD	5
 #define KERNEL_PROTOCOL		1
 #define KERNEL_START_TIMEOUT_MS 60000 /* to HELLO; a cold image on a slow disk included */
 #define KERNEL_REFUSED		(-2)  /* the wstatus of a fork that the kernel to be forked has refused */
@@ -57,7 +58,7 @@ struct kernel_spec {
 	char *const *envp;	 /* of a started kernel; a forked one has its parent's */
 	const char *cwd;	 /* absolute; NULL: the agent's own */
 	const char *mark;	 /* TREE_MARK of it and of what it starts */
-	struct confine *confine; /* of a started kernel: NULL: none; a forked one has its parent's */
+	struct confine *confine; /* NULL: none; one that is forked from a confined one has its parent's */
 	struct output *output;	 /* where its output goes while no cell runs; borrowed until it is freed */
 	const struct kernel_events *events;
 	void *owner;
@@ -66,7 +67,10 @@ struct kernel_spec {
 /* -errno with *err when the language's program is not there or cannot be started. ready() or died() follows.
  */
 int kernel_start(struct execd *execd, const struct kernel_spec *spec, struct kernel **ret, struct err *err);
-/* The same by forking parent, which must not be running a cell, now or once it is ready. */
+/*
+ * The same by forking parent, which must not be running a cell, now or once it is ready. A confinement, where
+ * the parent has none, only of one that can put it on (kernel_confines()).
+ */
 int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct kernel **ret, struct err *err);
 /*
  * Makes a ready, idle kernel that has run no cell that of spec's owner: its mark, environment and program
@@ -97,5 +101,6 @@ void kernel_kill(struct kernel *k);
 char *kernel_denied(struct kernel *k);
 
 bool kernel_ready(const struct kernel *k);	    /* HELLO has come */
+bool kernel_confines(const struct kernel *k);	    /* and what is forked from it can confine itself */
 pid_t kernel_pid(const struct kernel *k);	    /* 0: not known, or dead */
 const char *kernel_version(const struct kernel *k); /* of the language, or NULL */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "execd/asset.h"
@@ -85,8 +86,12 @@ static bool is_ready(const struct language *l)
 	return l->ready && asset_there(l->ready);
 }
 
-static int try_program(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends, int assets,
-		       const char *program, struct err *err)
+struct files {
+	int assets, native; /* -EBADF: none */
+};
+
+static int try_program(struct kernel *k, const struct kernel_spec *spec, const struct ends *ends,
+		       const struct files *files, const char *program, struct err *err)
 {
 	const char *argv[KERNEL_ARGV_MAX] = {program};
 	const char *const *args =
@@ -101,11 +106,15 @@ static int try_program(struct kernel *k, const struct kernel_spec *spec, const s
 		.fds = {{ends->out[1], 1},
 			{ends->err[1], 2},
 			{ends->control[1], KERNEL_CONTROL_FD},
-			{assets, KERNEL_ASSETS_FD}},
-		.fds_n = assets < 0 ? 3 : 4,
+			{files->assets, KERNEL_ASSETS_FD},
+			{files->native, KERNEL_NATIVE_FD}},
+		.fds_n = files->assets < 0   ? 3
+			 : files->native < 0 ? 4
+					     : 5,
 		.new_session = true,
 		.die_with_parent = true,
 	};
+	k->confined = spec->confine != NULL;
 	return confined_spawn(k->execd, &k->child, &s, spec->confine, spec->mark, kernel_exited, &k->denials,
 			      err);
 }
@@ -114,10 +123,11 @@ static int start_beside(struct kernel *k, const struct kernel_spec *spec, const 
 			struct err *err)
 {
 	const struct language *l = spec->language;
+	const struct files none = {-EBADF, -EBADF};
 	char path[PATH_MAX];
 	int r = asset_program(l->beside, path, sizeof(path));
 	if (r >= 0)
-		r = try_program(k, spec, ends, -EBADF, path, err);
+		r = try_program(k, spec, ends, &none, path, err);
 	return r != -ENOENT && r != -ENOTDIR ? r
 					     : err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", ENOENT,
 						       "%s code needs the program 'kernels/%s' beside the "
@@ -129,14 +139,17 @@ static int start_program(struct kernel *k, const struct kernel_spec *spec, const
 			 struct err *err)
 {
 	const struct language *l = spec->language;
-	_cleanup_close_ int assets = -EBADF;
+	_cleanup_close_ int assets = -EBADF, native = -EBADF;
 	if (l->beside)
 		return start_beside(k, spec, ends, err);
 	int r = is_ready(l) ? asset_file(l->ready, &assets, err) : asset_open(l->assets, &assets, err);
+	if (r >= 0 && l->native)
+		r = asset_file(l->native, &native, err);
+	const struct files files = {assets, native};
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < LANGUAGE_PROGRAMS_MAX && l->programs[i]; i++) {
-		r = try_program(k, spec, ends, assets, l->programs[i], err);
+		r = try_program(k, spec, ends, &files, l->programs[i], err);
 		if (r != -ENOENT)
 			return r;
 	}
@@ -224,6 +237,9 @@ static int send_fork(struct kernel *parent, struct kernel *child)
 	int r = frame_append(&frame, FRAME_FORK, json.data, json.len);
 	if (r < 0)
 		return r;
+	size_t ends_n = 0;
+	while (ends_n < ARRAY_SIZE(child->child_ends) && child->child_ends[ends_n] >= 0)
+		ends_n++;
 	union {
 		char bytes[CMSG_SPACE(sizeof(child->child_ends))];
 		struct cmsghdr align;
@@ -232,12 +248,12 @@ static int send_fork(struct kernel *parent, struct kernel *child)
 	struct msghdr msg = {.msg_iov = &iov,
 			     .msg_iovlen = 1,
 			     .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
+			     .msg_controllen = CMSG_SPACE(ends_n * sizeof(int))};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(child->child_ends));
-	memcpy(CMSG_DATA(c), child->child_ends, sizeof(child->child_ends));
+	c->cmsg_len = CMSG_LEN(ends_n * sizeof(int));
+	memcpy(CMSG_DATA(c), child->child_ends, ends_n * sizeof(int));
 	ssize_t n = sendmsg(parent->control, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (n < 0)
 		return -errno;
@@ -267,6 +283,23 @@ void kernel_ask_next_fork(struct kernel *k)
 	}
 }
 
+/* It puts it on by itself, before it runs anything: the plan, and the socket for its listener. */
+static int confine_fork(struct kernel *k, struct confine *confine, struct err *err)
+{
+	const struct confine_plan *plan = confine_plan(confine);
+	_cleanup_close_ int fd = memfd_create("confinement", MFD_CLOEXEC);
+	int r = fd < 0 ? -errno : fs_write_all(fd, plan, plan->size);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "confine a kernel");
+	r = confine_start_init(&k->listener, confine, err);
+	if (r < 0)
+		return r;
+	k->confine = confine_ref(confine);
+	k->child_ends[3] = TAKE_FD(fd);
+	k->child_ends[4] = TAKE_FD(k->listener.child_socket);
+	return 0;
+}
+
 int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct kernel **ret, struct err *err)
 {
 	_cleanup_(ends_close) struct ends ends = {
@@ -283,6 +316,11 @@ int kernel_fork(struct kernel *parent, const struct kernel_spec *spec, struct ke
 	k->child_ends[0] = TAKE_FD(ends.control[1]);
 	k->child_ends[1] = TAKE_FD(ends.out[1]);
 	k->child_ends[2] = TAKE_FD(ends.err[1]);
+	k->confined = parent->confined || spec->confine;
+	if (spec->confine && !parent->confined && (r = confine_fork(k, spec->confine, err)) < 0) {
+		kernel_free(k);
+		return r;
+	}
 	k->parent = parent;
 	list_add_tail(&parent->forks, &k->fork_link);
 	kernel_ask_next_fork(parent);

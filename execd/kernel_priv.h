@@ -37,6 +37,10 @@ struct kernel {
 	bool advancing, freed;
 	bool interrupt_frame;	 /* it wants FRAME_INTERRUPT beside the signal */
 	struct shell *shell;	 /* of a language that is one; it has the process and the pipes then */
+	bool confines;		 /* what is forked from it can confine itself */
+	bool confined;		 /* it is, or will be with its HELLO */
+	struct confine *confine; /* that it puts on itself: until its HELLO */
+	struct confine_start listener;
 	struct denials *denials; /* NULL: nothing is told, or it is forked: its parent has it */
 	int wstatus;
 	struct rusage usage;
@@ -46,7 +50,7 @@ struct kernel {
 	struct list fork_link; /* in its list */
 	struct list forks;     /* of the children to be: the first one has been asked for when `forking` */
 	bool forking;
-	int child_ends[3]; /* control, stdout, stderr: to be sent with FORK */
+	int child_ends[5]; /* control, stdout, stderr; what it is confined by: to be sent with FORK */
 	char *cwd;
 	struct loop_defer release, announce;
 };

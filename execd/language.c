@@ -75,6 +75,7 @@ static const struct language languages[] = {
 		.programs = {"python3", "python"},
 		.args = python_args,
 		.assets = "python",
+		.native = "python-native",
 		.zygote = true,
 	},
 	{

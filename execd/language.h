@@ -19,7 +19,8 @@ struct language {
 	const char *const *ready_args; /* what args are then */
 	const char
 		*beside; /* or none of these three but args: a file in the folder kernels/ beside the agent */
-	bool zygote;	 /* contexts are forked from one warm process by FRAME_FORK */
+	const char *native; /* a folder of one file, a library that lets its forks be confined (NATIVE_FD) */
+	bool zygote;	    /* contexts are forked from one warm process by FRAME_FORK */
 	bool spare;  /* one started process waits for the next context, which takes it over by FRAME_BEGIN */
 	bool rooted; /* a process of it cannot change its directory: its spare stands where contexts are
 			wanted */

@@ -253,6 +253,20 @@ static int fork_or_take(struct slot *s, const struct kernel_spec *spec, struct k
 	return p ? take_parked(p, spec, ret, err) : kernel_fork(s->kernel, spec, ret, err);
 }
 
+static int start_marked(struct warm *w, struct kernel_spec *spec, struct kernel **ret, struct err *err);
+
+/* Not before the zygote has said that what it forks can confine itself; the next one finds it ready. */
+static int fork_confined(struct slot *s, struct kernel_spec *spec, struct kernel **ret, struct err *err)
+{
+	struct err ignored;
+	if (s->kernel && kernel_ready(s->kernel) && kernel_confines(s->kernel))
+		return kernel_fork(s->kernel, spec, ret, err);
+	int r = start_marked(s->warm, spec, ret, err);
+	if (r >= 0 && need_zygote(s, &ignored) < 0)
+		slot_empty(s);
+	return r;
+}
+
 /* ---- spares ------------------------------------------------------------------------- */
 
 static void spare_unwanted(struct loop_timer *timer)
@@ -336,11 +350,13 @@ int warm_start(struct warm *w, struct kernel_spec *spec, struct kernel **ret, st
 {
 	struct slot *s;
 	/* What waits is not confined. */
-	if (spec->confine || (!spec->language->zygote && !spec->language->spare))
+	if (!spec->language->zygote && (spec->confine || !spec->language->spare))
 		return start_marked(w, spec, ret, err);
 	int r = slot_prepare(w, spec->language, &s, err);
 	if (r < 0)
 		return r;
+	if (spec->confine)
+		return fork_confined(s, spec, ret, err);
 	return spec->language->zygote ? fork_or_take(s, spec, ret, err) : start_or_take(s, spec, ret, err);
 }
 

@@ -197,9 +197,9 @@ static void fork_listen(struct fork *f)
 {
 	struct room *room = f->room;
 	struct execd *execd = room->rooms->execd;
-	struct denials *denials;
-	int listener = confine_start_listener(&f->listener);
-	if (listener < 0 || denials_new(execd->loop, room->confine, listener, room->id, &denials) < 0)
+	struct denials *denials = NULL;
+	confinement_listen(execd, &f->listener, room->confine, room->id, &denials);
+	if (!denials)
 		return;
 	confinement_let_go(execd, room->denials);
 	room->denials = denials;

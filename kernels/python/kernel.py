@@ -20,7 +20,7 @@ import sys
 
 SOURCES = globals().get("SOURCES", {})
 
-CONTROL_FD = 3
+CONTROL_FD, NATIVE_FD = 3, 5
 PRELOAD_VAR = "EXECD_PYTHON_PRELOAD"  # names separated by commas; replaces the list below
 PRELOAD = (
     "argparse ast asyncio base64 bisect calendar collections concurrent.futures contextlib copy csv ctypes "
@@ -75,9 +75,25 @@ def die_with_parent():
         pass  # the end of the control socket says the same a little later
 
 
+def load_native():
+    """The library that confines a process (native.c), or None where there is no such thing."""
+    try:
+        import ctypes
+
+        library = ctypes.CDLL("/proc/self/fd/%d" % NATIVE_FD)
+    except Exception:  # a Python without ctypes, a container without /proc
+        library = None
+    try:
+        os.close(NATIVE_FD)
+    except OSError:
+        pass
+    return library
+
+
 class Kernel:
     def __init__(self, wire):
         self.wire = wire
+        self.native = load_native()
         self.session = Session(wire)
 
     def serve(self):
@@ -101,6 +117,8 @@ class Kernel:
 
     def hello(self, error=None):
         message = {"protocol": 1, "language": "python", "version": "%d.%d.%d" % sys.version_info[:3]}
+        if self.native is not None:
+            message["confine"] = True
         if error:
             message["error"] = error
         self.wire.send(HELLO, message)
@@ -158,7 +176,7 @@ class Kernel:
 
     def become(self, request, fds):
         """The forked child: takes its own socket and pipes, leaves its parent's."""
-        control, out, err = fds
+        control, out, err, *confinement = fds
         self.wire.attach(control)
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -170,7 +188,19 @@ class Kernel:
         os.environ.update(request.get("env") or {})
         error = self.enter(request.get("cwd"))
         self.session.start()
-        self.hello(error)
+        self.hello_confined(error, *confinement) if confinement else self.hello(error)
+
+    def hello_confined(self, error, plan_fd, socket=-1):
+        """From here on like every process of the context; what answers for the filter is execd's alone."""
+        import ctypes
+
+        plan, listener = os.pread(plan_fd, os.fstat(plan_fd).st_size, 0), ctypes.c_int(-1)
+        os.close(plan_fd)
+        r = self.native.execd_confine(plan, socket, ctypes.byref(listener))
+        self.hello("confine: %s" % os.strerror(-r) if r < 0 else error)
+        for fd in (socket, listener.value):
+            if fd >= 0:
+                os.close(fd)
 
     def enter(self, cwd):
         """Goes there; says why it cannot."""

@@ -17,7 +17,7 @@ import struct
 import threading
 
 FRAME_MAX = 64 << 20  # bytes of a payload
-FDS_MAX = 3  # descriptors that come with one frame
+FDS_MAX = 5  # descriptors that come with one frame
 HIGH_FD = 100  # out of the way of what cells do with small descriptors
 
 EXECUTE, FORK, BEGIN, SYNCED = b"X", b"F", b"C", b"Y"  # from execd

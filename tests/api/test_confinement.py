@@ -1,5 +1,6 @@
 """Confinement, as an attacker would see it: denied calls and their names, Landlock, profiles, defaults, recording."""
 
+import ast
 import json
 import os
 import platform
@@ -490,6 +491,26 @@ def test_a_warm_kernel_is_not_taken_for_a_confined_context(execd):
     assert confined.value(code) == "'2'"
     assert fork(confined).value(code) == "'2'"
     assert create(execd).value(code) == before
+
+
+def test_a_confined_context_is_forked_and_has_put_it_on_itself(execd):
+    """Once the zygote is there: what is forked from it carries its confinement before it runs anything."""
+    create(execd).value("1")  # its zygote is ready by then
+    code = """import os, re
+status = open('/proc/self/status').read()
+links = [os.readlink('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd') if os.path.lexists('/proc/self/fd/' + fd)]
+[b'EXECD_COMMAND_ID' in open('/proc/self/environ', 'rb').read(), [re.search(name + r':\\s+(\\w+)', status)[1]
+ for name in ('Seccomp', 'NoNewPrivs', 'CapEff', 'CapBnd')], [link for link in links if 'seccomp' in link or 'confinement' in link]]
+"""
+    for _ in range(2):
+        context = create(execd, confinement="strict")
+        cold, status, links = ast.literal_eval(context.value(code))
+        assert not cold and links == []
+        assert status[:2] == ["2", "1"] and int(status[2], 16) == int(status[3], 16) == 0
+        cell = context.run(f"import subprocess; subprocess.run(['{ATTACK}', 'unshare'])")
+        assert denied(cell.events[-1]["end"]) == {("unshare", None): 1}
+        copy = fork(context)
+        assert copy.value("re.search(r'Seccomp:\\s+(\\d)', open('/proc/self/status').read())[1]") == "'2'"
 
 
 def test_defaults_of_each_kind(start_execd):
