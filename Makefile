@@ -2,7 +2,8 @@
 # make demo     the whole thing at work, driven by the official SDKs
 # make run      sandboxd in the foreground
 # make test     every test; make test SUITE="unit api" for some
-# make bench    measured figures beside their floors
+# make bench    measured figures beside their floors; AGAIN=build/bench.json compares with that run
+# make plot     docs/bench.svg from build/bench.json
 # make lint     formatting, layers, clang-tidy, cppcheck
 #
 # SAN=1 builds the same under AddressSanitizer and UBSan into build/san; V=1 shows the commands.
@@ -196,7 +197,10 @@ run: all
 	@tools/run
 
 bench: all $B/bench/probe build/sdk.stamp
-	@build/venv/bin/python tests/bench/bench $(if $(PEER),--peer $(PEER)) $(ROW)
+	@build/venv/bin/python tests/bench/bench $(if $(PEER),--peer $(PEER)) $(if $(AGAIN),--again $(AGAIN)) $(ROW)
+
+plot:
+	@tests/bench/svg.py
 
 $B/bench/%: tests/bench/%.c build/deps/build.stamp
 	@mkdir -p $(@D)
@@ -250,7 +254,7 @@ build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | bu
 clean:
 	rm -rf $(filter-out build/deps,$(wildcard build/*))
 
-.PHONY: all kernels test test-programs demo run bench lint layers check-format format tidy cppcheck deps clean
+.PHONY: all kernels test test-programs demo run bench plot lint layers check-format format tidy cppcheck deps clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(patsubst %.o,%.d,$(call objects,$(SOURCES) $(wildcard tests/fuzz/*.c)))

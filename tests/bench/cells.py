@@ -6,31 +6,26 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from daemon import ROOT, Execd
+from measure import row, take_turns, timed
 
-ROWS = {}
-
-
-def row(fn):
-    ROWS[fn.__name__] = fn
-    return fn
-
-
-# A trivial cell; the program's own start, the floor of a cold one; bars of a warm context and of a cell in ms.
+# A trivial cell; a program of the language that does as little, the floor; bars of a warm context and of a cell in ms.
 LANGUAGES = {
     "python": ("1", ["python3", "-c", "1"], 5, 1.5),
-    "javascript": ("1", ["node", "-e", "1"], 40, 20),
-    "typescript": ("1", ["node", "-e", "1"], 40, 20),
-    "java": ("1", ["java", "-version"], 150, 150),
-    "go": ("1", ["go", "version"], 100, 100),
-    "bash": (":", ["bash", "-c", ":"], 40, 20),
+    "javascript": ("1", ["node", "-e", "1"], 40, None),
+    "typescript": ("1", ["node", "-e", "1"], 40, None),
+    "java": ("1", ["java", "-version"], 150, None),
+    "go": ("1", ["go", "version"], 100, None),
+    "bash": (":", ["bash", "-c", ":"], None, None),
 }
+FIGURES = ("context, cold", "cell, cold", "context, warm", "cell, warm")
+KNOWN = "ipykernel through jupyter_client"
 
-
-# Run between contexts: a spare that is still on its way is no warm one.
-REST = {"java": "Thread.sleep(4000);"}
+# Seconds between contexts: a spare that is still on its way is no warm one.
+REST_S = {"java": 4}
 
 
 class Cells:
@@ -38,16 +33,19 @@ class Cells:
 
     def __init__(self, bench):
         self.bench, self.execd = bench, Execd(bench.folder / "cells.log")
-        bench.stack.callback(self.execd.stop)
+        self.stack = bench.stack.enter_context(ExitStack())
+        self.stack.callback(self.execd.stop)
         self.http = self.execd.client({"X-EXECD-ACCESS-TOKEN": self.execd.token}, timeout=120)
+
+    def close(self):
+        self.stack.close()
 
     def create(self, language="python"):
         """The context, and milliseconds."""
-        began = time.monotonic()
-        answer = self.http.post("/code/context", json={"language": language})
-        taken = (time.monotonic() - began) * 1000
-        if answer.status_code != 200:
+        taken, answer = timed(lambda: self.http.post("/code/context", json={"language": language}))
+        if answer.status_code == 501:
             raise LookupError(answer.json()["message"])
+        assert answer.status_code == 200, answer.text
         return answer.json(), taken
 
     def run(self, context, code):
@@ -77,18 +75,25 @@ class Jupyter:
     """jupyter_road.py in a venv that is made when it is first needed."""
 
     def __init__(self, bench):
-        self.process = subprocess.Popen(
-            [jupyter_venv() / "bin/python", ROOT / "tests/bench/jupyter_road.py"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
+        self.log = bench.folder / "jupyter.log"
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [jupyter_venv() / "bin/python", ROOT / "tests/bench/jupyter_road.py"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1,
+            )  # fmt: skip
         bench.stack.callback(self.close)
 
     def __call__(self, word):
         self.process.stdin.write(word + "\n")
-        return float(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"jupyter_road.py ended: {self.log.read_text()[-500:]}")
+        return float(line)
 
     def close(self):
-        self.process.stdin.close()
+        """It ends its kernels itself, when it has heard."""
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait()
 
@@ -104,49 +109,72 @@ def jupyter_venv():
     return venv
 
 
-def median_start(argv):
-    taken = []
+class Floor:
+    """What is measured beside the cells of a language: ipykernel, or the start of a program that does as little."""
+
+    def __init__(self, bench, language):
+        program = LANGUAGES[language][1]
+        self.known = Jupyter(bench) if language == "python" else None
+        self.start = bench.probe("exec", *program) if not self.known else None
+        self.name = KNOWN if self.known else f"`{' '.join(program)}`"
+
+    def context(self):
+        return self.known("create") if self.known else self.start()
+
+    def cell(self):
+        return self.known("cell") if self.known else self.start()
+
+
+def code(bench, language):
+    """A context and a trivial cell, cold (of an agent that has just started) and warm."""
+    cell, _, context_bar, cell_bar = LANGUAGES[language]
+    taken = {name: {"ours": [], "floor": []} for name in FIGURES}
+    floor = Floor(bench, language)
+
+    def take(name, ours, theirs):
+        taken[name]["ours"].append(ours)
+        taken[name]["floor"].append(theirs)
+
     for _ in range(5):
-        began = time.monotonic()
-        subprocess.run(argv, check=True, capture_output=True)
-        taken.append((time.monotonic() - began) * 1000)
-    return statistics.median(taken)
-
-
-@row
-def code(bench):
-    """A context and a trivial cell of each language; floors: the program's own start, ipykernel, the bar."""
-    known = Jupyter(bench)
-    known("create")
-    for language, (cell, program, create_bar, cell_bar) in LANGUAGES.items():
-        cold, warm, ran, their_creation, their_cell = [], [], [], [], []
+        cells = Cells(bench)
         try:
-            for _ in range(3):
-                cells = Cells(bench)
-                cold.append(cells.create(language)[1])
-        except LookupError as problem:
-            print(f"no {language}: {problem}", file=sys.stderr)
-            continue
-        for _ in range(9):
-            context, taken = cells.create(language)
-            cells.run(context, cell)
-            warm.append(taken)
-            probe = cells.probe(context, cell)
-            for _ in range(5):
-                ran.append(probe())
-                if language == "python":
-                    their_cell.append(known("cell"))
-            if language in REST:
-                cells.run(context, REST[language])
-            cells.delete(context)
-            their_creation.append(known("create"))  # meanwhile the agent makes ready for the next one
-        floors = (their_creation, their_cell or [cell_bar])
-        figures = {"context, warm": (warm, floors[0], create_bar), "cell": (ran, floors[1], cell_bar)}
-        taken = {"ours": statistics.median(cold), "floor": median_start(program)}
-        bench.figure(f"{language} context, cold", "ms", "<= floor + 1000", taken)
-        for name, (ours, floor, bar) in figures.items():
-            taken = {"ours": statistics.median(ours), "floor": statistics.median(floor)}
-            bench.figure(f"{language} {name}", "ms", f"<= {bar} absolute", taken)
+            context, ms = cells.create(language)
+        except LookupError as why:
+            for name in FIGURES:
+                bench.missing(f"{language} {name}", str(why))
+            return
+        take("context, cold", ms, floor.context())
+        take("cell, cold", cells.probe(context, cell)(), floor.cell())
+        cells.close()
+    cells = Cells(bench)
+    cells.delete(cells.create(language)[0])
+    time.sleep(REST_S.get(language, 0.5))
+    for _ in range(9):
+        context, ms = cells.create(language)
+        take("context, warm", ms, floor.context())
+        probe = cells.probe(context, cell)
+        probe(), floor.cell()
+        for _ in range(5):
+            take("cell, warm", probe(), floor.cell())
+        cells.delete(context)
+        probe.close()
+        time.sleep(REST_S.get(language, 0.5))
+    bars = {"context, warm": context_bar, "cell, warm": cell_bar}
+    for name in FIGURES:
+        bar = f"<= {bars[name]} absolute" if bars.get(name) else None
+        bench.figure(f"{language} {name}", "ms", bar, taken[name], floor.name)
+
+
+def register(language):
+    def of_language(bench):
+        code(bench, language)
+
+    of_language.__name__ = language
+    row(*(f"{language} {name}" for name in FIGURES))(of_language)
+
+
+for each in LANGUAGES:
+    register(each)
 
 
 def pss_mb(pid):
@@ -155,52 +183,59 @@ def pss_mb(pid):
     return int(re.search(r"^Pss:\s+(\d+)", text, re.M).group(1)) / 1024
 
 
-@row
+@row("one of 50 Python contexts", "idle Python context, PSS")
 def contexts(bench):
-    """50 Python contexts, time and memory of each; floors: one kernel of ipykernel."""
+    """50 Python contexts, time and memory of each; floor: one kernel of ipykernel."""
     cells, known = Cells(bench), Jupyter(bench)
     cells.create()
-    made = [cells.create() for _ in range(50)]
-    memory = statistics.median(pss_mb(context["pid"]) for context, _ in made)
-    theirs = known("create"), known("pss") / 1024
-    bench.figure("one of 50 Python contexts", "ms", "<= 1", {"ours": sum(t for _, t in made) / 50, "floor": theirs[0]})
-    bench.figure("idle Python context, PSS", "MB", "<= 4 absolute", {"ours": memory, "floor": theirs[1]})
+    made, ms, theirs = [], [], []
+    for _ in range(5):
+        batch = [cells.create() for _ in range(10)]
+        made += [context for context, _ in batch]
+        ms.append(statistics.mean(taken for _, taken in batch))
+        theirs.append((known("create"), known("pss") / 1024))
+    memory = {"ours": [pss_mb(context["pid"]) for context in made], "floor": [mb for _, mb in theirs]}
+    bench.figure("one of 50 Python contexts", "ms", None, {"ours": ms, "floor": [taken for taken, _ in theirs]}, KNOWN)
+    bench.figure("idle Python context, PSS", "MB", "<= 4 absolute", memory, KNOWN)
 
 
-@row
+@row("lines that a cell prints")
 def printed(bench):
     """Events/s of a cell that prints a million lines; floor: the same through ipykernel."""
     cells, known = Cells(bench), Jupyter(bench)
     context, _ = cells.create()
     known("create")
-    ours, theirs = [], []
-    for _ in range(3):
+
+    def ours():
         taken, n = cells.run(context, "for i in range(1000000): print(i)")
         if n != 1000000:
             raise RuntimeError(f"{n} lines came of a million")
-        ours.append(n / taken * 1000)
-        theirs.append(known("lines"))
-    taken = {"ours": statistics.median(ours), "floor": statistics.median(theirs)}
-    bench.figure("lines that a cell prints", "1/s", ">= 1", taken)
+        return n / taken * 1000
+
+    taken = take_turns(3, {"ours": ours, "floor": lambda: known("lines")})
+    bench.figure("lines that a cell prints", "1/s", None, taken, KNOWN)
 
 
-@row
+HOLD = {
+    "python": "import numpy; data = numpy.ones(100 << 20, dtype='u1')",
+    "bash": "data=$(head -c 100000000 /dev/zero | tr '\\0' x)",
+}
+
+
+@row(*(f"fork of a {language} context that holds 100 MB" for language in HOLD))
 def fork(bench):
-    """A fork of a context that holds 100 MB, until it is ready; floor: the bar."""
+    """A fork of a context that holds 100 MB, until it is ready; floor: a new context."""
     cells = Cells(bench)
-    hold = {
-        "python": "import numpy; data = numpy.ones(100 << 20, dtype='u1')",
-        "bash": "data=$(head -c 100000000 /dev/zero | tr '\\0' x)",
-    }
-    for language, code in hold.items():
+    for language, code in HOLD.items():
         context, _ = cells.create(language)
         cells.run(context, code)
-        taken = []
+        taken = {"ours": [], "floor": []}
         for _ in range(21):
-            began = time.monotonic()
-            answer = cells.http.post(f"/code/contexts/{context['id']}/fork")
-            taken.append((time.monotonic() - began) * 1000)
+            other, ms = cells.create(language)
+            taken["floor"].append(ms)
+            cells.delete(other)
+            ms, answer = timed(lambda id=context["id"]: cells.http.post(f"/code/contexts/{id}/fork"))
+            taken["ours"].append(ms)
             assert answer.status_code == 200, answer.text
             cells.delete(answer.json())
-        taken = {"ours": statistics.median(taken), "floor": 20}
-        bench.figure(f"fork of a {language} context that holds 100 MB", "ms", "<= 20 absolute", taken)
+        bench.figure(f"fork of a {language} context that holds 100 MB", "ms", "<= 20 absolute", taken, "a new context")

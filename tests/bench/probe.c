@@ -1,7 +1,7 @@
 /*
  * probe.c - takes one measurement a line of its input and prints it in microseconds.
  *
- *   probe exec PROGRAM [ARG...]         fork, exec, wait: the floor of every command
+ *   probe exec PROGRAM [ARG...]         fork, exec, wait: the floor of every command; its output is thrown away
  *   probe http HOST PORT TOKEN BODY     POST /command on one kept connection, until the stream ends
  *   probe code HOST PORT TOKEN BODY     the same of POST /code
  *   probe first HOST PORT TOKEN BODY    the same, until the first output has come
@@ -48,6 +48,9 @@ static void run_program(char **argv)
 	if (pid < 0)
 		err(1, "fork");
 	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC); /* stdout is for figures */
+		dup2(null, 1);
+		dup2(null, 2);
 		execvp(argv[0], argv);
 		_exit(127);
 	}

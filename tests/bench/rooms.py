@@ -2,21 +2,17 @@
 
 import http.client
 import json
-import statistics
 import subprocess
 import threading
 import time
 
 from daemon import Execd
+from measure import row, take_turns
 
-ROWS = {}
 SESSIONS = 1000
+PARTS = 5  # memory is taken after each
+BWRAP = "`bwrap` of `true`, same isolation"
 CALL = {"code": "def handler(event):\n    return event", "event": {"n": 1}}
-
-
-def row(fn):
-    ROWS[fn.__name__] = fn
-    return fn
 
 
 def bwrap(folder, *argv, net=False):
@@ -50,7 +46,7 @@ def used_kb():
     return int(lines["MemTotal"].split()[0]) - int(lines["MemAvailable"].split()[0])
 
 
-@row
+@row("isolated session, creation", "run of `true` in a session")
 def room(bench):
     """An isolated session: made, used; a call in a room of its own."""
     execd = Execd(bench.folder / "rooms.log")
@@ -66,26 +62,17 @@ def room(bench):
         return ms
 
     wrapped = bench.probe("exec", *bwrap(workspace, "true"))
-    taken = {"ours": [], "floor": []}
-    for _ in range(50):
-        taken["ours"].append(create())
-        taken["floor"].append(wrapped())
-    medians = {name: statistics.median(values) for name, values in taken.items()}
-    bench.figure("isolated session, creation", "ms", "<= 0.5", medians)
+    bench.figure("isolated session, creation", "ms", "<= 0.5", take_turns(50, {"ours": create, "floor": wrapped}), BWRAP)
 
     run = f"{isolated}/{made[0]}/run"
     client.ask("POST", run, {"code": "true"})
-    ours, floor = [], []
-    for _ in range(100):
-        ours.append(client.timed("POST", run, {"code": "/bin/true"})[0])
-        floor.append(wrapped())
-    medians = {"ours": statistics.median(ours), "floor": statistics.median(floor)}
-    bench.figure("run of `true` in a session", "ms", "<= 0.5", medians)
+    probes = {"ours": lambda: client.timed("POST", run, {"code": "/bin/true"})[0], "floor": wrapped}
+    bench.figure("run of `true` in a session", "ms", None, take_turns(100, probes), BWRAP)
     for id in made:
         client.ask("DELETE", f"{isolated}/{id}")
 
 
-@row
+@row("one-shot handler call, warm", "one-shot calls, 4 clients")
 def oneshot(bench):
     """POST /v1/isolated/run of a Python function, warm, and with 4 clients; floor: bwrap of `python3 -c`."""
     execd = Execd(bench.folder / "oneshot.log")
@@ -100,8 +87,7 @@ def oneshot(bench):
         floors.append(floor())  # meanwhile the next room gets ready
         time.sleep(0.1)
         ours.append(client.timed("POST", "/v1/isolated/run", CALL)[0])
-    medians = {"ours": statistics.median(ours), "floor": statistics.median(floors)}
-    bench.figure("one-shot handler call, warm", "ms", "<= 3 absolute", medians)
+    bench.figure("one-shot handler call, warm", "ms", "<= 3 absolute", {"ours": ours, "floor": floors}, "`bwrap` of `python3 -c`")
 
     def rate(work, count=80):
         began = time.monotonic()
@@ -121,29 +107,42 @@ def oneshot(bench):
         for _ in range(n):
             subprocess.run(python, check=True, stdout=subprocess.DEVNULL)
 
-    rates = {"ours": statistics.median(rate(calls) for _ in range(3)), "floor": statistics.median(rate(processes) for _ in range(3))}
-    bench.figure("one-shot calls, 4 clients", "1/s", ">= 0.9", rates)
+    rates = take_turns(5, {"ours": lambda: rate(calls), "floor": lambda: rate(processes)})
+    bench.figure("one-shot calls, 4 clients", "1/s", None, rates, "`bwrap` of `python3 -c`, 4 at once")
 
 
-@row
+@row("isolated sessions live at once", f"idle isolated session, of {SESSIONS:,}")
 def rooms(bench):
-    """1,000 isolated sessions that wait; floor: as many bwraps of `sleep`, measured with a tenth of them."""
+    """1,000 isolated sessions that wait; floor: bwraps of `sleep`, a tenth as many."""
     execd = Execd(bench.folder / "many.log")
     bench.stack.callback(execd.stop)
     workspace = bench.folder / "many"
     workspace.mkdir()
     client = Client(execd)
     client.ask("GET", "/v1/isolated/capabilities")
-    before = used_kb()
-    for _ in range(SESSIONS):
-        client.ask("POST", "/v1/isolated/session", {"workspace": {"path": str(workspace)}})
-    each = (used_kb() - before) / SESSIONS
-    before = used_kb()
-    count = SESSIONS // 10
-    sleepers = [subprocess.Popen(bwrap(workspace, "sleep", "1000")) for _ in range(count)]
-    time.sleep(2)
-    floor = (used_kb() - before) / count
-    for sleeper in sleepers:
-        sleeper.kill()
-        sleeper.wait()
-    bench.figure("idle isolated session of 1,000", "KiB", "<= 1", {"ours": each, "floor": max(floor, 1)})
+    made, sleepers, taken = [], [], {"ours": [], "floor": []}
+    for _ in range(PARTS):
+        before = used_kb()
+        for _ in range(SESSIONS // PARTS):
+            made.append(json.loads(client.ask("POST", "/v1/isolated/session", {"workspace": {"path": str(workspace)}})))
+        taken["ours"].append((used_kb() - before) / (SESSIONS // PARTS))
+        before = used_kb()
+        part = [sleeper(bench, workspace) for _ in range(SESSIONS // PARTS // 10)]
+        for process in part:
+            process.stdout.readline()  # it sleeps now
+        taken["floor"].append((used_kb() - before) / len(part))
+        sleepers += part
+    for session in (made[0], made[-1]):
+        run = f"/v1/isolated/session/{session['session_id']}/run"
+        assert b"execution_complete" in client.ask("POST", run, {"code": "true"})
+    live = len(json.loads(client.ask("GET", "/v1/isolated/sessions"))["sessions"])
+    bench.figure("isolated sessions live at once", "", f">= {SESSIONS} absolute", {"ours": live}, exact=True)
+    bench.figure(f"idle isolated session, of {SESSIONS:,}", "KiB", None, taken, "`bwrap` of `sleep`")
+
+
+def sleeper(bench, workspace):
+    argv = bwrap(workspace, "sh", "-c", "echo; exec sleep 1000")
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    bench.stack.callback(process.wait)
+    bench.stack.callback(process.kill)
+    return process

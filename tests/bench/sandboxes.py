@@ -1,9 +1,8 @@
-"""Rows of bench about sandboxd: sandboxes from the pool, in crowds, their end, their memory, lists, the proxy."""
+"""Rows about sandboxd: sandboxes one at a time and in crowds, cold and from the pool, their end, their memory, lists, the proxy."""
 
 import http.client
 import json
 import sqlite3
-import statistics
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,24 +10,19 @@ from pathlib import Path
 
 import dockerd
 from daemon import KEY, Sandboxd
+from measure import row, take_turns, timed
 
-ROWS = {}
 IMAGE = "python:3.11"
 CROWD = 50
 LIVE = 500  # the bar asks for 200
 LISTED = 10_000
 
 
-def row(fn):
-    ROWS[fn.__name__] = fn
-    return fn
-
-
 class Server:
     """A sandboxd of its own, and bare connections to it: what is measured is not the client."""
 
     def __init__(self, bench, name, pool=0, docker=None):
-        folder = bench.folder / name
+        folder, self.pool = bench.folder / name, pool
         folder.mkdir()
         settings = folder / "sandbox.toml"
         settings.write_text((f'[pool]\n"{IMAGE}" = {pool}\n' if pool else "") + "[sandboxd]\npool_starts = 4\n")
@@ -47,7 +41,7 @@ class Server:
 
     def stop(self):
         """At once what is left, then the server."""
-        self.connection = self.connect()  # the kept one has idled since the last row
+        self.connection = self.connect()  # the kept one has idled, or is in the midst of an answer
         items = True
         while items:
             items = self.ask("GET", "/sandboxes?pageSize=200&state=Running&state=Paused&state=Pending")["items"]
@@ -103,64 +97,93 @@ class Server:
             self.ask("GET", f"/sandboxes/{id}?wait=Terminated")
 
 
-def take_turns(rounds, probes):
-    taken = {name: [] for name in probes}
-    for _ in range(rounds):
-        for name, probe in probes.items():
-            taken[name].append(probe())
-    return {name: statistics.median(values) for name, values in taken.items()}
+def crun_true(bench, server):
+    """A probe of `crun run` of /bin/true: the bundle of a sandbox of ours, with its overlays mounted beforehand."""
+    id = server.create()
+    state = server.daemon.state
+    made = state / "sandboxes" / id
+    config = json.loads((made / "config.json").read_text())
+    pid = (made / "pid").read_text().strip()
+    mounts = [line.split() for line in open(f"/proc/{pid}/mountinfo") if " - overlay " in line]
+    server.end([id])
+
+    bundle = state / "bench" / "floor"  # as deep as theirs: the layers are relative to the bundle
+    (bundle / "rootfs").mkdir(parents=True)
+    config["process"]["args"] = ["/bin/true"]
+    (bundle / "config.json").write_text(json.dumps(config))
+    script = ["set -e", f"cd {bundle}", "umount -l /sys/fs/cgroup/unified 2>/dev/null || true"]
+    for n, fields in enumerate(mounts):
+        options = dict(option.partition("=")[::2] for option in fields[-1].split(","))
+        layers = f"lowerdir={options['lowerdir']}"
+        if "upperdir" in options:
+            layers += f",upperdir=upper.{n},workdir=work.{n}"
+            script.append(f"mkdir upper.{n} work.{n}")
+        script.append(f"mount -t overlay -o {layers} overlay rootfs{fields[4].rstrip('/')}")
+    script.append('exec "$@"')
+    runtime = ["crun", "--cgroup-manager=disabled", "--root", bundle / "runtime", "run", "--bundle", bundle, "bench"]
+    return bench.probe("exec", *runtime, before=["unshare", "-m", "sh", "-c", "\n".join(script), "sh"])
 
 
-def timed(fn):
-    began = time.monotonic()
-    result = fn()
-    return (time.monotonic() - began) * 1000, result
+def one(server):
+    """A create until its agent answers; the sandbox ends outside of the measured time."""
+    ms, id = timed(server.create)
+    server.end([id])
+    return ms
 
 
-@row
+@row("sandbox until it answers")
+def create(bench):
+    """Creation of a sandbox until its agent answers; floor: `crun run` of /bin/true on the same bundle."""
+    server = Server(bench, "cold")
+    taken = take_turns(25, {"floor": crun_true(bench, server), "ours": lambda: one(server)})
+    bench.figure("sandbox until it answers", "ms", "<= floor + 40", taken, "bare `crun run` of `true` on the same bundle")
+
+
+@row("sandbox from the pool until it answers")
 def claim(bench):
     """A create from the pool until its agent answers; floor: a cold one on the same server."""
     warm, cold = Server(bench, "warm", pool=2), Server(bench, "cold")
     taken = {"ours": [], "floor": []}
     for n in range(25):
         warm.stocked(2 + n)
-        for name, server in (("ours", warm), ("floor", cold)):
-            ms, id = timed(server.create)
+        taken["ours"].append(one(warm))
+        taken["floor"].append(one(cold))
+    bench.figure("sandbox from the pool until it answers", "ms", "<= 5 absolute", taken, "a cold one")
+
+
+def crowd_rounds(bench, server, floor, ours, rounds=3):
+    """Turns of 50 one after the other on a server without a pool, and of crowds on others; the crowds end unmeasured."""
+    taken = {"floor": [], **{name: [] for name in ours}}
+    for n in range(rounds):
+        taken["floor"].append(sum(floor(server) for _ in range(CROWD)))
+        for name, other in ours.items():
+            other.stocked(other.pool * (n + 1))
+            ms, ids = other.crowd(CROWD)
+            other.end(ids)
             taken[name].append(ms)
-            server.end([id])
-    bench.figure("sandbox from the pool until it answers", "ms", "<= 5 absolute",
-                 {name: statistics.median(values) for name, values in taken.items()})
+    return taken
 
 
-@row
+@row(f"{CROWD} sandboxes at once, cold", f"{CROWD} sandboxes at once, from the pool")
 def crowd(bench):
     """50 creates at once, cold and from the pool, until the last has answered; floor: 50 cold ones in a row."""
-    cold = Server(bench, "crowd-cold")
-    floor = 0
-    for _ in range(CROWD):
-        ms, id = timed(cold.create)
-        floor += ms
-        cold.end([id])
-    ms, ids = cold.crowd(CROWD)
-    bench.figure(f"{CROWD} sandboxes at once, cold", "ms", "<= 1", {"ours": ms, "floor": floor})
-    cold.end(ids)
-    warm = Server(bench, "crowd-warm", pool=CROWD)
-    ms, ids = warm.crowd(CROWD)
-    bench.figure(f"{CROWD} sandboxes at once, from the pool", "ms", "<= 0.2", {"ours": ms, "floor": floor})
-    warm.end(ids)
+    cold, warm = Server(bench, "crowd-cold"), Server(bench, "crowd-warm", pool=CROWD)
+    taken = crowd_rounds(bench, cold, one, {"cold": cold, "from the pool": warm})
+    for name in ("cold", "from the pool"):
+        bench.figure(f"{CROWD} sandboxes at once, {name}", "ms", None,
+                     {"ours": taken[name], "floor": taken["floor"]}, f"{CROWD} cold ones in a row")
 
 
-@row
+@row("end of a sandbox")
 def delete(bench):
     """DELETE until nothing of the sandbox is left; floor: its cold creation."""
     server = Server(bench, "delete")
-    ends, starts = [], []
-    for _ in range(15):
+    taken = {"ours": [], "floor": []}
+    for _ in range(25):
         ms, id = timed(server.create)
-        starts.append(ms)
-        ends.append(timed(lambda id=id: server.end([id]))[0])
-    bench.figure("end of a sandbox", "ms", "<= 1",
-                 {"ours": statistics.median(ends), "floor": statistics.median(starts)})
+        taken["floor"].append(ms)
+        taken["ours"].append(timed(lambda id=id: server.end([id]))[0])
+    bench.figure("end of a sandbox", "ms", None, taken, "its cold creation")
 
 
 def memory_mb(pid, *fields):
@@ -180,9 +203,9 @@ def inside(server, id):
     return found
 
 
-@row
+@row("sandboxes live at once", f"memory of an idle sandbox, of {LIVE}", f"memory of sandboxd with {LIVE} sandboxes")
 def memory(bench):
-    """What 500 live sandboxes cost: each of its own (not shared), and the server."""
+    """What 500 live sandboxes cost: each of its own (not shared), and the server; floor: the server without any."""
     server = Server(bench, "memory")
     idle = memory_mb(server.daemon.pid, "Rss")
     connections = [server.connect() for _ in range(4)]
@@ -190,9 +213,11 @@ def memory(bench):
         chunks = threads.map(lambda c: [server.create(c) for _ in range(LIVE // 4)], connections)
         ids = [id for chunk in chunks for id in chunk]
     own = [sum(memory_mb(pid, "Private_Clean", "Private_Dirty") for pid in inside(server, id)) for id in ids[::10]]
-    bench.figure(f"memory of an idle sandbox, of {LIVE}", "MB", "<= 5 absolute", {"ours": statistics.mean(own), "floor": 5})
-    bench.figure(f"memory of sandboxd with {LIVE} sandboxes", "MB", "<= 50 absolute",
-                 {"ours": memory_mb(server.daemon.pid, "Rss"), "floor": idle})
+    live = server.ask("GET", "/sandboxes?state=Running")["pagination"]["totalItems"]
+    bench.figure("sandboxes live at once", "", ">= 200 absolute", {"ours": live}, exact=True)
+    bench.figure(f"memory of an idle sandbox, of {LIVE}", "MB", "<= 5 absolute", {"ours": own})
+    bench.figure(f"memory of sandboxd with {LIVE} sandboxes", "MB", None,
+                 {"ours": memory_mb(server.daemon.pid, "Rss"), "floor": idle}, "sandboxd without any")
 
 
 def fill(database, n):
@@ -208,24 +233,28 @@ def fill(database, n):
                        ((f"made-up-{i}", key, str(i % m)) for i in range(n) for key, m in (("n", 100), ("odd", 2))))
 
 
-@row
+PAGES = {
+    "the first page": "page=1&pageSize=200",
+    "the last page": f"page={LISTED // 200}&pageSize=200",
+    "a page by metadata": "pageSize=200&metadata=n%3D7%26odd%3D1",
+}
+
+
+@row(*(f"{name} of {LISTED:,} sandboxes" for name in PAGES))
 def listed(bench):
     """Pages of 200 of 10,000 sandboxes: the first, the last, and by metadata; floor: /health."""
     server = Server(bench, "listed")
     server.restart(lambda: fill(server.daemon.state / "sandboxd.db", LISTED))
     assert server.ask("GET", "/sandboxes")["pagination"]["totalItems"] == LISTED
-    pages = {
-        "the first page": "page=1&pageSize=200",
-        "the last page": f"page={LISTED // 200}&pageSize=200",
-        "a page by metadata": "pageSize=200&metadata=n%3D7%26odd%3D1",
-    }
-    for name, query in pages.items():
-        probe = lambda query=query: timed(lambda: server.ask("GET", f"/sandboxes?{query}"))[0]
-        floor = lambda: timed(lambda: server.ask("GET", "/health"))[0]
-        bench.figure(f"{name} of {LISTED:,} sandboxes", "ms", "<= 20 absolute", take_turns(30, {"floor": floor, "ours": probe}))
+    for name, query in PAGES.items():
+        probes = {
+            "floor": lambda: timed(lambda: server.ask("GET", "/health"))[0],
+            "ours": lambda query=query: timed(lambda: server.ask("GET", f"/sandboxes?{query}"))[0],
+        }
+        bench.figure(f"{name} of {LISTED:,} sandboxes", "ms", None, take_turns(30, probes), "/health")
 
 
-@row
+@row("download through the proxy", "/ping through the proxy")
 def proxy(bench):
     """Through the server's proxy; floor: the agent itself. 64 MB down at a time, and /ping on a kept connection."""
     server = Server(bench, "proxy")
@@ -241,30 +270,43 @@ def proxy(bench):
     get = {name: bench.probe("get", h, p, "", f"{prefix}/files/download?path=/tmp/zeros") for name, (h, p, prefix) in ways.items()}
     ping = {name: bench.probe("get", h, p, "", f"{prefix}/ping") for name, (h, p, prefix) in ways.items()}
     rate = {name: (lambda probe=probe: 67.1 / (probe() / 1000)) for name, probe in get.items()}
-    bench.figure("download through the proxy", "MB/s", ">= 0.6", take_turns(15, rate))
-    bench.figure("/ping through the proxy", "ms", "<= floor + 0.3", take_turns(300, ping))
+    bench.figure("download through the proxy", "MB/s", ">= 0.6", take_turns(15, rate), "the agent itself")
+    bench.figure("/ping through the proxy", "ms", "<= floor + 0.3", take_turns(300, ping), "the agent itself")
 
 
-@row
+DOCKER = ("sandbox on Docker until it answers", f"{CROWD} sandboxes on Docker at once, cold", "end of a sandbox on Docker",
+          "sandbox on Docker from the pool")  # fmt: skip
+
+
+@row(*DOCKER)
 def docker(bench):
-    """A create on Docker until its agent answers; floor: what `docker run -d` of the same image takes."""
+    """On Docker: a create until its agent answers, one and 50 at once, and an end; floors: `docker run -d`, `docker rm -f`."""
     try:
         daemon = dockerd.Dockerd(bench.folder / "dockerd")
     except dockerd.Unavailable as why:
-        raise LookupError(str(why))
+        for name in DOCKER:
+            bench.missing(name, str(why))
+        return
     bench.stack.callback(daemon.close)
     server = Server(bench, "docker", docker=daemon)
     run = ["docker", "-H", daemon.url, "run", "-d", "-p", "127.0.0.1::44772", "-m", "512m", "--cpus", "1",
            IMAGE, "tail", "-f", "/dev/null"]  # fmt: skip
+    ends = {"ours": [], "floor": []}
 
-    def ours():
+    def ours(server):
         ms, id = timed(server.create)
-        server.end([id])
+        ends["ours"].append(timed(lambda: server.end([id]))[0])
         return ms
 
-    def floor():
+    def floor(_):
         ms, done = timed(lambda: subprocess.run(run, capture_output=True, text=True, check=True))
-        daemon.http.delete(f"/containers/{done.stdout.strip()}", params={"force": 1, "v": 1})
+        remove = ["docker", "-H", daemon.url, "rm", "-f", "-v", done.stdout.strip()]
+        ends["floor"].append(timed(lambda: subprocess.run(remove, capture_output=True, check=True))[0])
         return ms
 
-    bench.figure("sandbox on Docker until it answers", "ms", "<= 1.2", take_turns(15, {"ours": ours, "floor": floor}))
+    taken = take_turns(15, {"ours": lambda: ours(server), "floor": lambda: floor(server)})
+    bench.figure(DOCKER[0], "ms", "<= 1.2", taken, "`docker run -d` of the same image")
+    bench.figure(DOCKER[2], "ms", None, ends, "`docker rm -f` of it")
+    taken = crowd_rounds(bench, server, floor, {"ours": server})
+    bench.figure(DOCKER[1], "ms", None, taken, f"{CROWD} `docker run -d` in a row")
+    bench.missing(DOCKER[3], "there is no pool on Docker")
