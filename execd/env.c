@@ -235,7 +235,8 @@ static int parse_entry(struct env_set *set, struct arena *arena, const char **po
 	*pos = eol;
 	while (eq && name_end > p && is_blank(name_end[-1]))
 		name_end--;
-	if (!eq || name_end == p)
+	/* A NUL would end the name early, and what is left would be no variable. */
+	if (!eq || name_end == p || memchr(p, '\0', (size_t)(name_end - p)))
 		return 0;
 
 	struct var var = {.name = p, .name_len = (size_t)(name_end - p)};

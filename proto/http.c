@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "lib/log.h"
@@ -370,6 +371,32 @@ const char *http_host(struct http_req *req)
 	if (r < 0)
 		req->host = NULL;
 	return req->host ? req->host : "localhost";
+}
+
+/* "https://host:port" is a page of host:port. */
+static bool is_page_of(const char *origin, const char *host)
+{
+	const char *authority = strstr(origin, "://");
+
+	return authority && host && *host && strcasecmp(authority + 3, host) == 0;
+}
+
+bool http_cross_site(struct http_req *req)
+{
+	static const char *const harmless[] = {"GET", "HEAD", "OPTIONS"};
+	const struct http_route *route = req->match.route;
+	const char *site = http_header(req, "Sec-Fetch-Site"), *origin = http_header(req, "Origin");
+
+	for (size_t i = 0; i < ARRAY_SIZE(harmless); i++)
+		if (strcmp(req->head.method, harmless[i]) == 0)
+			return false;
+	if (route && strcmp(route->method, "*") == 0)
+		return false;
+	/* Browsers say so where they can; a script cannot. "same-site" is also another port of this host. */
+	if (site)
+		return strcmp(site, "same-origin") != 0 && strcmp(site, "none") != 0;
+	return origin && !is_page_of(origin, req->head.host) &&
+	       !is_page_of(origin, http_header(req, "X-Forwarded-Host"));
 }
 
 const char *http_target(struct http_req *req)

@@ -92,6 +92,12 @@ const char *http_request_id(struct http_req *req);		 /* NULL unless configured *
 /* The Host header, or the local address of the connection: what the client calls us. */
 const char *http_host(struct http_req *req);
 
+/*
+ * A page that is not ours asks for a change, out of the browser of somebody whom we know by no more than the
+ * address. Never for a route of any method: what is behind it has to know whose pages it trusts.
+ */
+bool http_cross_site(struct http_req *req);
+
 /* Object of the handler that outlives the callback; free for its use. */
 void http_set_data(struct http_req *req, void *data);
 void *http_data(struct http_req *req);

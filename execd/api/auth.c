@@ -1,5 +1,6 @@
 /*
- * auth.c - X-EXECD-ACCESS-TOKEN, as in the reference.
+ * auth.c - X-EXECD-ACCESS-TOKEN, as in the reference. Without a token everybody is let in who reaches us, but
+ * not the pages that their browsers show.
  */
 #include "execd/api/auth.h"
 
@@ -12,6 +13,11 @@ int auth_check(struct http_req *req, struct err *err)
 {
 	const struct execd *execd = http_app(req);
 	const char *given = http_header(req, TOKEN_HEADER);
+	if (!execd->token && http_cross_site(req))
+		return err_set(
+			err, ERR_FORBIDDEN, "CROSS_SITE", EACCES,
+			"a page of another site may not ask for this; where it should, give the agent a "
+			"token and let the page send it");
 	if (!execd->token)
 		return 0;
 	if (!given)

@@ -52,6 +52,11 @@ int lifecycle_authorize(struct http_req *req, struct err *err)
 	const struct lifecycle *l = http_app(req);
 	const char *given = http_header(req, KEY_HEADER);
 
+	if (!l->config->api_key && http_cross_site(req))
+		return err_set(
+			err, ERR_FORBIDDEN, "CROSS_SITE", EACCES,
+			"a page of another site may not ask for this; where it should, give the server an "
+			"API key and let the page send it");
 	if (!l->config->api_key)
 		return 0;
 	if (!given || !*given)

@@ -299,3 +299,43 @@ def test_the_token_and_the_port_are_checked(execd, upstream):
         assert execd.http.get(f"/proxy/{port}/").status_code == 400
     assert b"execd" not in json.dumps(execd.http.get(f"/proxy/{up.port}/").text).encode()
     assert TOKEN.encode() not in up.heads[0]
+
+
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 101 Switching\r\n\r\n" + EVIL,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\nContent-Length: 2\r\n\r\nhi" + EVIL,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n" + EVIL,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhi" + EVIL,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + EVIL,
+        b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nhi" + EVIL,
+        b"HTTP/1.1 200 OK\r\nX: y\r\n Content-Length: 2\r\n\r\nhi" + EVIL,
+        b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nhi" + EVIL,
+    ],
+    ids=["upgrade", "lengths", "both", "coded", "twice", "space", "folded", "status"],
+)
+def test_reply_that_can_be_read_in_two_ways(execd, upstream, reply):
+    """What runs inside must not answer the client's next request, nor get it."""
+
+    def handle(connection, _head, _rest):
+        connection.sendall(reply)
+        read_all(connection)  # a request that is not its own would be here
+
+    up = upstream(handle)
+    first = b"GET /proxy/%d/ HTTP/1.1\r\nHost: h\r\n%s\r\n" % (up.port, AUTH)
+    second = b"GET /ping HTTP/1.1\r\nHost: h\r\nConnection: close\r\n%s\r\n" % AUTH
+    got = ask(execd, first + second)
+    assert got.startswith(b"HTTP/1.1 502 Bad Gateway\r\n") and b"evil" not in got
+    assert len(up.heads) == 1
+
+
+def test_version_is_ours(execd, upstream):
+    """A gateway speaks for itself; or the client would not know that the connection goes on."""
+    up = upstream(answer(b"hi", b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n"))
+    target = b"GET /proxy/%d/ HTTP/1.1\r\nHost: h\r\n%s" % (up.port, AUTH)
+    got = ask(execd, (target + b"\r\n") + target + b"Connection: close\r\n\r\n")
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 2 and b"HTTP/1.0" not in got

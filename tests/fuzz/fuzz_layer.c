@@ -166,7 +166,7 @@ static int on_end(void *arg, struct err *err)
 static void tell(const struct layer_view *view)
 {
 	static const struct tar_events tar = {on_entry, on_data, on_end};
-	_cleanup_buf_ struct buf out = BUF_INIT(FUZZ_OUT_MAX);
+	_cleanup_buf_ struct buf out = BUF_INIT(FUZZ_OUT_MAX), piece = BUF_INIT(FUZZ_OUT_MAX);
 	struct tar_reader *reader;
 	struct layer_tar *t;
 	struct err err = {0};
@@ -174,7 +174,9 @@ static void tell(const struct layer_view *view)
 
 	must(layer_tar_new(view, CODEC_NONE, FUZZ_OUT_MAX / 2, &t) == 0);
 	do {
-		r = layer_tar_next(t, &out, &err);
+		buf_clear(&piece);
+		r = layer_tar_next(t, &piece, &err);
+		(void)buf_append(&out, piece.data, piece.len);
 		must(pieces++ < PIECES_MAX);
 	} while (r == 0);
 	if (r < 0) {
