@@ -116,12 +116,12 @@ static int describe(struct archive_out *a, const struct walk_entry *w, struct ta
 	ssize_t n;
 
 	if (fstatat(w->dirfd, w->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
+		return walk_is_fatal(-errno) ? -errno : 0;
 	if (S_ISREG(st.st_mode)) {
 		*fd = openat(w->dirfd, w->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-		if (*fd < 0 && (errno == EMFILE || errno == ENFILE))
-			return -errno;
-		if (*fd < 0 || fstat(*fd, &st) < 0 || !S_ISREG(st.st_mode))
+		if (*fd < 0 || fstat(*fd, &st) < 0)
+			return walk_is_fatal(-errno) ? -errno : 0;
+		if (!S_ISREG(st.st_mode))
 			return 0;
 		e->type = TAR_FILE;
 		e->size = (uint64_t)st.st_size;
@@ -134,7 +134,7 @@ static int describe(struct archive_out *a, const struct walk_entry *w, struct ta
 	} else if (S_ISLNK(st.st_mode)) {
 		n = readlinkat(w->dirfd, w->name, link, PATH_MAX - 1);
 		if (n < 0)
-			return 0;
+			return walk_is_fatal(-errno) ? -errno : 0;
 		link[n] = '\0';
 		e->type = TAR_SYMLINK;
 		e->link = link;
@@ -197,8 +197,10 @@ static int next_bytes(struct archive_out *a, struct buf *out, size_t *done, stru
 		if (n >= 0 || errno != EINTR)
 			break;
 	}
-	if (r >= 0 && n <= 0 && want > 0) {
-		/* Shorter than it was, or unreadable: the size is promised. */
+	if (n < 0)
+		return file_err(err, errno, "archive '%s': read a file", a->root);
+	if (r >= 0 && n == 0 && want > 0) {
+		/* Shorter than it was: the size is promised. */
 		memset(a->scratch.data, 0, want);
 		n = (ssize_t)want;
 	}

@@ -94,11 +94,15 @@ static int copy_below(struct file_copy *c, struct graft *g, struct walk *walk, c
 	struct stat st;
 	int r;
 
+	walk_strict(walk);
 	while ((r = walk_next(walk, &e)) > 0) {
 		if (atomic_load_explicit(c->cancel, memory_order_relaxed))
 			return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", ECANCELED, "cancelled");
-		if (fstatat(e.dirfd, e.name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue; /* it has vanished */
+		if (fstatat(e.dirfd, e.name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+			if (errno == ENOENT)
+				continue; /* it has vanished */
+			return file_err(err, errno, "copy '%s/%s'", c->src, e.path);
+		}
 		buf_clear(&to);
 		(void)buf_printf(&to, "%s/", name);
 		(void)buf_puts(&to, e.path);

@@ -8,15 +8,14 @@
 #include <string.h>
 
 #include "lib/clock.h"
+#include "lib/fs.h"
 #include "lib/utf8.h"
 
 int file_stat(int dirfd, const char *path, struct statx *ret)
 {
 	int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
 
-	if (statx(dirfd, path, flags, STATX_BASIC_STATS | STATX_BTIME, ret) < 0)
-		return -errno;
-	return 0;
+	return fs_statx(dirfd, path, flags, ret);
 }
 
 static const char *type_name(mode_t mode)

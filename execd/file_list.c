@@ -164,9 +164,11 @@ static int tell(struct file_list *l, const struct walk_entry *e, struct err *err
 	_cleanup_free_ char *path = NULL;
 	struct statx stx;
 
+	int r = file_stat(e->dirfd, e->name, &stx);
+
 	/* What has vanished since its name was read is not told. */
-	if (file_stat(e->dirfd, e->name, &stx) < 0)
-		return 0;
+	if (r < 0)
+		return walk_is_fatal(r) ? walk_err(l, r, err) : 0;
 	if (l->entries++ >= FILE_LIST_ENTRIES_MAX)
 		return err_set(err, ERR_TOO_LARGE, "RUNTIME_ERROR", E2BIG, "list '%s': more than %d entries",
 			       l->root, FILE_LIST_ENTRIES_MAX);

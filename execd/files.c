@@ -70,9 +70,10 @@ static int rename_noreplace(const char *src, const char *dest)
 
 	if (renameat2(AT_FDCWD, src, AT_FDCWD, dest, RENAME_NOREPLACE) == 0)
 		return 0;
-	if (errno != EINVAL && errno != ENOSYS)
+	if (errno != EINVAL && errno != ENOSYS && errno != EPERM)
 		return -errno;
-	/* A file system or a kernel without the flag; or a directory into itself, which fails again. */
+	/* A file system, a kernel or a filter over us without the flag; or a directory into itself, which
+	 * fails again. */
 	if (lstat(dest, &st) == 0)
 		return -EEXIST;
 	return rename(src, dest) < 0 ? -errno : 0;

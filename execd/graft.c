@@ -208,8 +208,8 @@ static int put_in_place(const struct graft *g, int dir, const char *name)
 			r = -errno;
 	} else if (renameat2(dir, g->temp, dir, name, RENAME_NOREPLACE) < 0) {
 		r = -errno;
-		/* A file system or a kernel without the flag. */
-		if (r == -EINVAL || r == -ENOSYS) {
+		/* A file system, a kernel or a filter over us without the flag. */
+		if (r == -EINVAL || r == -ENOSYS || r == -EPERM) {
 			r = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : 0;
 			if (r == 0 && renameat(dir, g->temp, dir, name) < 0)
 				r = -errno;

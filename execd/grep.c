@@ -209,7 +209,7 @@ static int take_file(struct grep *g, struct lane *l, int fd_consumed, const char
 	struct stat st;
 	char *copy;
 
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+	if (fd < 0 && walk_is_fatal(-errno))
 		return -errno;
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		g->skipped_unreadable++;
@@ -257,7 +257,13 @@ static int take_entry(struct grep *g, struct lane *l, const struct walk_entry *e
 	if (e->is_dir || (g->include.n > 0 && !any(&g->include, e->name, e->path)))
 		return 0;
 	/* Looked at first: to open a device is to touch it. */
-	if (fstatat(e->dirfd, e->name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+	if (fstatat(e->dirfd, e->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		if (walk_is_fatal(-errno))
+			return -errno;
+		g->skipped_unreadable += errno != ENOENT;
+		return 0;
+	}
+	if (!S_ISREG(st.st_mode))
 		return 0;
 	return take_file(g, l,
 			 openat(e->dirfd, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC),

@@ -32,11 +32,12 @@ int launch_cwd(const char *given, char *const *envp, char **ret, struct err *err
 	int r = env_expand_path(given, envp, &path, err);
 	if (r < 0)
 		return r;
-	if (stat(path, &st) < 0)
-		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", errno,
-			       errno == ENOENT ? "cwd: directory '%s' does not exist"
-					       : "cwd: directory '%s' cannot be used",
-			       given);
+	if (stat(path, &st) < 0) {
+		if (errno == ENOENT)
+			return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", errno,
+				       "cwd: directory '%s' does not exist", given);
+		return err_sys_given(err, errno, "cwd: directory '%s' cannot be used", given);
+	}
 	if (!S_ISDIR(st.st_mode))
 		return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", ENOTDIR,
 			       "cwd: '%s' is not a directory", given);

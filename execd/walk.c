@@ -37,7 +37,8 @@ struct walk {
 	struct buf path;   /* of the entry told last */
 	uint64_t depth_max;
 	size_t bytes;
-	bool enter; /* the entry told last is a directory to go into */
+	bool enter;  /* the entry told last is a directory to go into */
+	bool strict; /* see walk_strict() */
 };
 
 static struct level *level_at(struct walk *w, size_t i)
@@ -104,7 +105,9 @@ static int read_names(DIR *dir, struct buf *block, size_t *ret_n)
 			return block->len + NAME_MAX + 2 > block->max ? -E2BIG : -ENOMEM;
 		n++;
 	}
-	/* An error in the middle (a directory that was removed, a bad disk) ends it like its end. */
+	/* A directory that was removed ends like any other. */
+	if (errno != 0 && errno != ENOENT)
+		return -errno;
 	*ret_n = n;
 	return 0;
 }
@@ -146,10 +149,20 @@ static int level_read(struct level *l, size_t bytes_left)
 	return r;
 }
 
-/* Whether it concerns the walk and not just one directory. */
-static bool is_fatal(int r)
+bool walk_is_fatal(int r)
 {
-	return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -E2BIG;
+	return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -E2BIG || r == -EIO;
+}
+
+/* Whether a directory that cannot be entered for this reason ends the walk. */
+static bool ends(const struct walk *w, int r)
+{
+	return walk_is_fatal(r) || (w->strict && r != -ENOENT && r != -ENOTDIR && r != -ELOOP);
+}
+
+void walk_strict(struct walk *w)
+{
+	w->strict = true;
 }
 
 /* Enters the directory fd (taken): its names are read now. */
@@ -211,7 +224,7 @@ static int down(struct walk *w)
 		return -ENAMETOOLONG;
 	fd = openat(l->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	r = fd < 0 ? -errno : push(w, fd, w->path.len);
-	return r < 0 && !is_fatal(r) ? 0 : r;
+	return r < 0 && !ends(w, r) ? 0 : r;
 }
 
 /* Leaves the lowest level. */
@@ -224,7 +237,7 @@ static int up(struct walk *w)
 	l = depth(w) > 1 ? below - 1 : NULL;
 	if (l && l->fd < 0) {
 		fd = openat(below->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0 && is_fatal(-errno))
+		if (fd < 0 && ends(w, -errno))
 			return -errno;
 		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
 			l->fd = TAKE_FD(fd);

@@ -5,7 +5,7 @@
  * Resumable: walk_next() may be called from one worker now and from another
  * later. Links are not followed and each level is entered through a descriptor
  * of the one above, so nothing that is renamed meanwhile leads out of the tree.
- * What vanishes or may not be read is passed over.
+ * What vanishes is passed over, and what may not be read unless walk_strict().
  *
  * Memory: the names of the directories on the way down, WALK_BYTES_MAX in all;
  * at most WALK_FDS_MAX descriptors whatever the depth.
@@ -33,11 +33,16 @@ struct walk_entry {
 /* fd: a directory, taken. depth_max: levels below it that are told, 1 is its own entries. */
 int walk_new(int fd_consumed, uint64_t depth_max, struct walk **ret);
 void walk_free(struct walk *w);
+/* From now on a directory that may not be read ends the walk with its error. */
+void walk_strict(struct walk *w);
 /*
  * 1: *ret; 0: the end. -errno when the walk cannot go on: no memory, no
- * descriptors (EMFILE, ENFILE), -E2BIG over WALK_BYTES_MAX, -ENAMETOOLONG over
- * WALK_PATH_MAX.
+ * descriptors (EMFILE, ENFILE), a disk that fails (EIO), -E2BIG over
+ * WALK_BYTES_MAX, -ENAMETOOLONG over WALK_PATH_MAX.
  */
 int walk_next(struct walk *w, struct walk_entry *ret);
+/* Whether such a failure with one entry says something of the rest, so that passing over it would be a lie.
+ */
+bool walk_is_fatal(int r);
 /* The directory told last is not entered. */
 void walk_skip(struct walk *w);

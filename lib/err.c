@@ -61,14 +61,10 @@ static enum err_kind kind_of_errno(int errnum)
 	}
 }
 
-int(err_sys)(struct err *err, const char *code, int errnum, const char *fmt, ...)
+static void sys_fill(struct err *err, const char *code, int errnum, const char *fmt, va_list ap)
 {
 	char message[ERR_MESSAGE_MAX], reason[128];
 	size_t room, n;
-	va_list ap;
-
-	if (!err)
-		return errnum ? -errnum : -EINVAL;
 
 	(void)snprintf(reason, sizeof(reason), ": %s", strerror(errnum));
 	if (islower((unsigned char)reason[3]))
@@ -76,11 +72,36 @@ int(err_sys)(struct err *err, const char *code, int errnum, const char *fmt, ...
 
 	/* A long path is cut before the reason is: the reason is what helps. */
 	room = sizeof(message) - strlen(reason);
-	va_start(ap, fmt);
 	(void)vsnprintf(message, room, fmt, ap);
-	va_end(ap);
 	n = strlen(message);
 	memcpy(message + n, reason, strlen(reason) + 1);
 	err_fill(err, kind_of_errno(errnum), code, errnum, message);
+}
+
+int(err_sys)(struct err *err, const char *code, int errnum, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (err) {
+		va_start(ap, fmt);
+		sys_fill(err, code, errnum, fmt, ap);
+		va_end(ap);
+	}
+	return errnum ? -errnum : -EINVAL;
+}
+
+int(err_sys_given)(struct err *err, int errnum, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (err) {
+		va_start(ap, fmt);
+		sys_fill(err, "RUNTIME_ERROR", errnum, fmt, ap);
+		va_end(ap);
+		if (err->kind == ERR_NOT_FOUND || err->kind == ERR_FORBIDDEN || err->kind == ERR_INVALID) {
+			err->kind = ERR_INVALID;
+			err->code = "INVALID_REQUEST_BODY";
+		}
+	}
 	return errnum ? -errnum : -EINVAL;
 }

@@ -57,6 +57,12 @@ int err_set(struct err *err, enum err_kind kind, const char *code, int errnum, c
  */
 int err_sys(struct err *err, const char *code, int errnum, const char *fmt, ...) PRINTF_LIKE(4, 5);
 
+/*
+ * The same where the call was made on what the request names: that it is not there, or may not be used, is an
+ * INVALID_REQUEST_BODY; what the system is short of stays a RUNTIME_ERROR.
+ */
+int err_sys_given(struct err *err, int errnum, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
 #ifdef __clang_analyzer__ /* does not look into err.c: tell it that both are negative */
 #define ERR_NEGATIVE(call)                                                                                   \
 	({                                                                                                   \
@@ -65,6 +71,7 @@ int err_sys(struct err *err, const char *code, int errnum, const char *fmt, ...)
 			__builtin_unreachable();                                                             \
 		_negative;                                                                                   \
 	})
-#define err_set(...) ERR_NEGATIVE(err_set(__VA_ARGS__))
-#define err_sys(...) ERR_NEGATIVE(err_sys(__VA_ARGS__))
+#define err_set(...)	   ERR_NEGATIVE(err_set(__VA_ARGS__))
+#define err_sys(...)	   ERR_NEGATIVE(err_sys(__VA_ARGS__))
+#define err_sys_given(...) ERR_NEGATIVE(err_sys_given(__VA_ARGS__))
 #endif

@@ -46,6 +46,43 @@ int fs_write_all(int fd, const void *data, size_t n)
 	return 0;
 }
 
+static struct statx_timestamp timestamp(const struct timespec *t)
+{
+	return (struct statx_timestamp){.tv_sec = t->tv_sec, .tv_nsec = (uint32_t)t->tv_nsec};
+}
+
+int fs_statx(int dirfd, const char *path, int flags, struct statx *ret)
+{
+	struct stat st;
+
+	/* glibc itself does without where it is ENOSYS. */
+	if (statx(dirfd, path, flags, STATX_BASIC_STATS | STATX_BTIME, ret) == 0)
+		return 0;
+	if (errno != EPERM)
+		return -errno;
+	if (fstatat(dirfd, path, &st, flags) < 0)
+		return -errno;
+	*ret = (struct statx){
+		.stx_mask = STATX_BASIC_STATS,
+		.stx_blksize = (uint32_t)st.st_blksize,
+		.stx_nlink = (uint32_t)st.st_nlink,
+		.stx_uid = st.st_uid,
+		.stx_gid = st.st_gid,
+		.stx_mode = (uint16_t)st.st_mode,
+		.stx_ino = st.st_ino,
+		.stx_size = (uint64_t)st.st_size,
+		.stx_blocks = (uint64_t)st.st_blocks,
+		.stx_atime = timestamp(&st.st_atim),
+		.stx_ctime = timestamp(&st.st_ctim),
+		.stx_mtime = timestamp(&st.st_mtim),
+		.stx_rdev_major = major(st.st_rdev),
+		.stx_rdev_minor = minor(st.st_rdev),
+		.stx_dev_major = major(st.st_dev),
+		.stx_dev_minor = minor(st.st_dev),
+	};
+	return 0;
+}
+
 static int open_retry(int dirfd, const char *path, int flags, mode_t mode)
 {
 	int fd;
@@ -218,6 +255,7 @@ static int open_below(const struct removal *rm, const char *name)
 	};
 	_cleanup_close_ int fd = -EBADF;
 	struct statx stx;
+	int r;
 
 	do
 		fd = (int)syscall(SYS_openat2, rm->fd, name, &how, sizeof(how));
@@ -233,8 +271,9 @@ static int open_below(const struct removal *rm, const char *name)
 	fd = open_retry(rm->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return fd;
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stx) < 0)
-		return -errno;
+	r = fs_statx(fd, "", AT_EMPTY_PATH, &stx);
+	if (r < 0)
+		return r;
 	if (makedev(stx.stx_dev_major, stx.stx_dev_minor) != rm->top->dev ||
 	    (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT))
 		return -EBUSY;

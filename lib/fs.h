@@ -16,6 +16,10 @@ int fs_read_file(int dirfd, const char *path, struct buf *out);
 int fs_write_file(int dirfd, const char *path, const void *data, size_t n, mode_t mode);
 /* Every missing parent and path itself, with mode. 0 also when it is there. */
 int fs_mkdir_p(const char *path, mode_t mode);
+struct statx;
+/* statx(2), also under a container's old filter, which answers EPERM: then without birth time and attributes.
+ */
+int fs_statx(int dirfd, const char *path, int flags, struct statx *ret);
 /* Removes a tree below dirfd without following links and without crossing into another file system. */
 int fs_remove_tree(int dirfd, const char *path);
 /*

@@ -487,8 +487,10 @@ void loop_post(struct loop *loop, struct loop_post *post)
 	while (!atomic_compare_exchange_weak_explicit(&loop->posts, &head, post, memory_order_release,
 						      memory_order_relaxed));
 	/* From here on post may be gone. Whoever found the stack empty wakes the loop. */
-	if (!head)
-		(void)!write(loop->post_io.fd, &one, sizeof(one));
+	if (head)
+		return;
+	while (write(loop->post_io.fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
 }
 
 /* Moves what was posted to the end of the queue, oldest first. */

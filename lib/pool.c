@@ -66,6 +66,21 @@ static void *worker(void *arg)
 	return NULL;
 }
 
+/*
+ * The C library makes threads with clone3(2) and does without it only where that is ENOSYS; the older filters
+ * of container engines answer EPERM to every call that they do not know, and there would be no threads. In a
+ * static program this stands in for the library's own, which then uses clone(2).
+ */
+struct clone_args;
+int __clone3(struct clone_args *args, size_t size, int (*fn)(void *),
+	     void *arg);							 /* NOLINT: its name for it */
+int __clone3(struct clone_args *args, size_t size, int (*fn)(void *), void *arg) /* NOLINT */
+{
+	(void)args, (void)size, (void)fn, (void)arg;
+	errno = ENOSYS;
+	return -1;
+}
+
 /* Signals are the loop's: workers start with all of them blocked. */
 static int start_thread(struct pool *pool)
 {

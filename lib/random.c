@@ -18,7 +18,9 @@ void random_bytes(void *out, size_t n)
 		if (r < 0) {
 			if (errno == EINTR)
 				continue;
-			(void)!write(STDERR_FILENO, "no random numbers\n", 18);
+			static const char said[] = "no random numbers: getrandom(2) fails\n";
+
+			(void)!write(STDERR_FILENO, said, sizeof(said) - 1);
 			abort();
 		}
 		p += r;

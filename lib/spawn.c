@@ -212,6 +212,16 @@ CHILD static void child_cloexec_slowly(void)
 	(void)close(dir);
 }
 
+CHILD static int child_dup2(int from, int to)
+{
+	int r;
+
+	do
+		r = dup2(from, to);
+	while (r < 0 && (errno == EINTR || errno == EBUSY));
+	return r;
+}
+
 /*
  * Everything becomes close-on-exec, then what is asked for is put in place. A
  * source that stands where another one is to go moves out of the way first.
@@ -240,7 +250,7 @@ CHILD static int child_place_fds(struct plan *plan)
 		const struct spawn_fd *f = &plan->fds[i];
 
 		if (f->parent_fd == f->child_fd ? fcntl(f->child_fd, F_SETFD, 0) < 0
-						: dup2(f->parent_fd, f->child_fd) < 0)
+						: child_dup2(f->parent_fd, f->child_fd) < 0)
 			return -1;
 	}
 	return 0;
@@ -589,13 +599,9 @@ static int fail(const struct spawn *spec, const struct report *report, struct er
 		return fail_exec(spec, report->errnum, err);
 	if (report->stage == STAGE_HOOK)
 		return spec->hook->report(spec->hook, report->detail, report->errnum, spec->path, err);
-	if (report->stage == STAGE_CWD) {
-		err_sys(err, "INVALID_REQUEST_BODY", report->errnum, "start '%s': working directory '%s'",
-			spec->path, spec->cwd);
-		if (err && (err->kind == ERR_NOT_FOUND || err->kind == ERR_FORBIDDEN))
-			err->kind = ERR_INVALID;
-		return -report->errnum;
-	}
+	if (report->stage == STAGE_CWD)
+		return err_sys_given(err, report->errnum, "start '%s': working directory '%s'", spec->path,
+				     spec->cwd);
 	return err_sys(err, "RUNTIME_ERROR", report->errnum, "start '%s': %s", spec->path,
 		       stages[report->stage]);
 }

@@ -139,12 +139,12 @@ def end_orphans(pids):
 
 
 class Execd(Daemon):
-    def __init__(self, log, token=TOKEN, args=(), env=None):
+    def __init__(self, log, token=TOKEN, args=(), env=None, wrap=()):
         environ = {k: v for k, v in os.environ.items() if not k.startswith("EXECD_")}
         environ.update(env or {})
         if token:
             environ["EXECD_ACCESS_TOKEN"] = token
-        super().__init__([EXECD, "--listen-fd", "{fd}", *args], log, environ)
+        super().__init__([*wrap, EXECD, "--listen-fd", "{fd}", *args], log, environ)
         self.token = token
         self.http = self.client(headers={"X-EXECD-ACCESS-TOKEN": token} if token else None)
         assert self.http.get("/ping").status_code == 200, self.logs()

@@ -122,6 +122,8 @@ void room_set_events(struct room *room, const struct room_events *events, void *
 
 static const char *need(const struct room *room, enum wire_stage stage, uint32_t step, int errnum)
 {
+	if (errnum == ENOSYS)
+		return " (rooms need Linux 5.12, and no seccomp filter over the agent that hides its calls)";
 	if (errnum != EPERM && errnum != EACCES)
 		return "";
 	if (!room->ids.userns)
@@ -157,11 +159,13 @@ static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, 
 	if (stage == WIRE_STAGE_VIEW)
 		what = plan_step_text(&room->plan, step, text, sizeof(text));
 	bool denied = errnum == EPERM || errnum == EACCES || errnum == ENOSYS;
+	/* ENOSPC is of the room's own file systems, or a limit on namespaces. */
+	bool scarce = errnum == ENOSPC || errnum == EAGAIN || errnum == ENOMEM || errnum == EMFILE ||
+		      errnum == ENFILE;
 	(void)err_set(&room->err,
 		      denied		 ? ERR_NOT_SUPPORTED
 		      : errnum == ENOENT ? ERR_INVALID
-		      : errnum == ENOSPC ? ERR_UNAVAILABLE
-		      : errnum == EAGAIN ? ERR_UNAVAILABLE
+		      : scarce		 ? ERR_UNAVAILABLE
 					 : ERR_INTERNAL,
 		      denied		 ? "NOT_SUPPORTED"
 		      : errnum == ENOENT ? "INVALID_REQUEST_BODY"
@@ -432,7 +436,7 @@ static int find_userns(const struct room_spec *spec, enum wire_userns *ret, stru
 	return 0;
 }
 
-static int copy_mounts(struct room *room, const struct room_spec *spec)
+static int copy_mounts(struct room *room, const struct room_spec *spec, struct err *err)
 {
 	for (size_t i = 0; i < spec->mounts_n; i++) {
 		struct room_mount *m = &room->mounts[room->mounts_n];
@@ -442,13 +446,13 @@ static int copy_mounts(struct room *room, const struct room_spec *spec)
 		m->userxattr = room->ids.userns != WIRE_USERNS_NONE;
 		m->path = strdup(spec->mounts[i].path);
 		if (!m->path)
-			return -ENOMEM;
+			return err_sys(err, "RUNTIME_ERROR", ENOMEM, "workspace '%s'", spec->mounts[i].path);
 		room->mounts_n++;
 		if (m->mode != ROOM_OVERLAY)
 			continue;
 		m->lower_fd = open(m->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (m->lower_fd < 0)
-			return -errno;
+			return err_sys_given(err, errno, "workspace '%s'", m->path);
 	}
 	return 0;
 }
@@ -499,10 +503,9 @@ static int room_order(struct room *room, const struct room_spec *spec, struct er
 	if (r < 0)
 		return r;
 	room->ids.userns = place.userns;
-	r = copy_mounts(room, spec);
+	r = copy_mounts(room, spec, err);
 	if (r < 0)
-		return err_sys(err, "INVALID_REQUEST_BODY", -r, "workspace '%s'",
-			       spec->mounts[room->mounts_n - (r == -ENOMEM ? 0 : 1)].path);
+		return r;
 	r = find_ids(spec, &place, &accounts, &groups, err);
 	accounts_free(accounts);
 	room->ids.uid = place.uid;

@@ -206,16 +206,20 @@ int view_remount(int cellar, const struct view_step *step, const char *text)
 
 /* ---- what a room has of its own ---------------------------------------------- */
 
-/* Before the seal, which lets no device through. */
-static void open_devices(struct view *v)
+/* Before the seal, which lets no device through. What the container lacks, the room lacks. */
+static int open_devices(struct view *v)
 {
 	char path[32];
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
 		(void)snprintf(path, sizeof(path), "/dev/%s", devices[i]);
-		if (clone_tree(path, false, &v->devices[i]) >= 0)
+		int r = clone_tree(path, false, &v->devices[i]);
+		if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
+			return r;
+		if (r >= 0)
 			(void)set_attr(v->devices[i], "", AT_EMPTY_PATH,
 				       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, MS_PRIVATE);
 	}
+	return 0;
 }
 
 static int build_dev(struct view *v)
@@ -297,8 +301,8 @@ static int mask(struct view *v, const char *path)
 
 static int seal(struct view *v)
 {
-	open_devices(v);
-	return set_attr(AT_FDCWD, "/", AT_RECURSIVE, HARD | MOUNT_ATTR_RDONLY, 0, MS_PRIVATE);
+	int r = open_devices(v);
+	return r < 0 ? r : set_attr(AT_FDCWD, "/", AT_RECURSIVE, HARD | MOUNT_ATTR_RDONLY, 0, MS_PRIVATE);
 }
 
 /* ---- sources ------------------------------------------------------------------ */
