@@ -132,6 +132,7 @@ struct http_req {
 	int64_t source_left; /* -1: unknown */
 	bool source_chunked;
 	bool source_idle; /* gave nothing; waits for http_wake() */
+	bool silent;	  /* a tunnel on which nothing of a reply has come */
 	bool head_only;	  /* the body of the reply is not sent */
 };
 

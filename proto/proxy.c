@@ -81,13 +81,35 @@ static bool listed(const char *const *names, const char *name)
 	return false;
 }
 
+/*
+ * Named by the client as of its connection with us. Not what tells where the request ends, and to whom it
+ * goes: without those, it would be another request.
+ */
+static bool named_by_connection(struct http_req *req, const char *field)
+{
+	static const char *const kept[] = {"Host", "Content-Length", "Transfer-Encoding", NULL};
+	const size_t n = strlen(field);
+	const char *name, *value;
+
+	for (size_t i = 0; !listed(kept, field) && (name = http_header_at(req, i, &value)); i++) {
+		if (strcasecmp(name, "Connection") != 0)
+			continue;
+		for (const char *word = value; *word; word += strcspn(word, ", \t")) {
+			word += strspn(word, ", \t");
+			if (strncasecmp(word, field, n) == 0 && strcspn(word, ", \t") == n)
+				return true;
+		}
+	}
+	return false;
+}
+
 static int put_request(struct proxy *p, const struct proxy_target *t)
 {
 	struct http_req *req = p->req;
 	const char *name, *value, *upgrade = p->upgrade ? http_header(req, "Upgrade") : NULL;
 	(void)buf_printf(&p->out, "%s %s HTTP/1.%u\r\n", http_method(req), t->target, http_minor(req));
 	for (size_t i = 0; (name = http_header_at(req, i, &value)); i++)
-		if (!is_hop_by_hop(name) && !listed(t->drop, name))
+		if (!is_hop_by_hop(name) && !listed(t->drop, name) && !named_by_connection(req, name))
 			(void)buf_printf(&p->out, "%s: %s\r\n", name, value);
 	if (upgrade)
 		(void)buf_printf(&p->out, "Connection: Upgrade\r\nUpgrade: %s\r\n", upgrade);

@@ -336,7 +336,7 @@ void http_tunnel_begin(struct http_req *req, struct http_tunnel *t)
 {
 	struct http_conn *c = req->conn;
 
-	req->replied = true;
+	req->replied = req->silent = true;
 	req->tunnel = t;
 	req->source = &t->source;
 	req->source_left = -1;
@@ -412,7 +412,7 @@ static int pull(struct http_req *req, struct buf *out, size_t *given)
 	r = req->source->proceed(req->source, out, room);
 	*given = out->len - start;
 	if (*given > 0)
-		req->source_idle = false;
+		req->source_idle = req->silent = false;
 	if (r < 0 || out->failed)
 		return r < 0 ? r : -ENOBUFS;
 	if (*given > room) {
@@ -470,7 +470,10 @@ void reply_probe(struct http_conn *c)
 {
 	struct http_req *req = c->req;
 
-	if (c->state == CONN_WAIT && !req->replied && req->head.minor > 0) {
+	bool nothing_said = c->state == CONN_WAIT
+				    ? !req->replied
+				    : c->state == CONN_TUNNEL && !req->tunnel->raw && req->silent;
+	if (nothing_said && req->head.minor > 0) {
 		/* Any number of these may come before a reply, and every client knows it. */
 		(void)buf_puts(conn_out(c), "HTTP/1.1 100 Continue\r\n\r\n");
 		c->probed = true;
