@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from daemon import BUILD, END_TIMEOUT_S, KEY, children
+from images import Image, file, layer, shell
 from test_lifecycle import IMAGE, body, delete, get, groups, running, sh, wait
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
@@ -53,6 +54,8 @@ def census(sandboxd, ids=()):
         "containers": os.listdir(f"{state}/runtime"),
         "files": os.listdir(f"{state}/sandboxes"),
         "snapshots": os.listdir(f"{state}/snapshots"),
+        "volumes": os.listdir(f"{state}/volumes"),
+        "half images": [name for name in os.listdir(f"{state}/images") if name.startswith("tmp.")],
         "mounts": [line for line in open("/proc/self/mountinfo") if state in line],
         "groups": [group for id in ids for group in groups(id)],
         "processes": [pid for pid in Path("/proc").glob("[0-9]*") if of_state(pid, state)],
@@ -71,7 +74,7 @@ def of_state(process, state):
         return False
 
 
-NOTHING = {"containers": [], "files": [], "snapshots": [], "mounts": [], "groups": [], "processes": [], "rows": [], "orphans": []}
+NOTHING = {"containers": [], "files": [], "snapshots": [], "volumes": [], "half images": [], "mounts": [], "groups": [], "processes": [], "rows": [], "orphans": []}
 
 
 def stop(sandboxd):
@@ -91,7 +94,7 @@ def all_of(sandboxd, path, **params):
 class Case:
     """One operation: prepare() before the fuse burns, do() while it does, check() by the successor."""
 
-    env = {}
+    settings = ""  # of both servers; {0}: an OCI layout
 
     def __init__(self, sandboxd):
         self.ids = []
@@ -145,7 +148,7 @@ class Create(Case):
 
 
 class Claim(Create):
-    env = {"SANDBOX_CONFIG_PATH": "pool.toml"}
+    settings = f'[pool]\n"{IMAGE}" = 1\n'
 
     def prepare(self, sandboxd):
         assert sandboxd.http.get("/pool", params={"started": 1}, timeout=END_TIMEOUT_S).json()["images"][0]["ready"] == 1
@@ -175,6 +178,47 @@ class Restore(Create):
         if get(sandboxd, self.ids[0])["status"]["state"] == "Running":
             assert sh(sandboxd, self.ids[0], "cat /root/note") == "kept"
         self.ids.append(self.source)
+
+
+class Unpack(Create):
+    settings = '[images]\n"layout" = "oci:{0}:v1"\n'
+
+    def request(self):
+        return {**super().request(), "image": {"uri": "layout"}}
+
+    def check(self, sandboxd, done):
+        super().check(sandboxd, done)
+        # whatever the first attempt has left: a second one has the image, whole and once
+        self.ids.append(running(sandboxd, image={"uri": "layout"}))
+        assert sh(sandboxd, self.ids[-1], "cat /marker") == "whole"
+        assert len([name for name in os.listdir(sandboxd.state / "images") if name.startswith("sha256-")]) == 1
+
+
+class Volume(Create):
+    def request(self):
+        volume = {"name": "v", "mountPath": "/v", "pvc": {"claimName": "data", "deleteOnSandboxTermination": True}}
+        return {**super().request(), "volumes": [volume]}
+
+    def check(self, sandboxd, done):
+        super().check(sandboxd, done)
+        if get(sandboxd, self.ids[0])["status"]["state"] == "Running":
+            assert sh(sandboxd, self.ids[0], "echo x >/v/x && cat /v/x") == "x"
+
+
+class Forget(Case):
+    def prepare(self, sandboxd):
+        super().prepare(sandboxd)
+        self.snapshot = sandboxd.http.post(f"/sandboxes/{self.ids[0]}/snapshots").json()["id"]
+        assert sandboxd.http.get(f"/snapshots/{self.snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+
+    def do(self, sandboxd):
+        assert sandboxd.http.delete(f"/snapshots/{self.snapshot}").status_code == 204
+        assert sandboxd.http.get(f"/snapshots/{self.snapshot}", params={"wait": ""}).status_code == 404
+
+    def check(self, sandboxd, done):
+        seen = sandboxd.http.get(f"/snapshots/{self.snapshot}")
+        assert seen.status_code == 404 or (not done and seen.json()["status"]["state"] in ("Ready", "Deleting")), seen.text
+        super().check(sandboxd, done)
 
 
 class Pause(Case):
@@ -241,6 +285,9 @@ POINTS = [
     (Create, (1, 9, 22, 40, 60)),  # 66
     (Claim, (1, 5, 9, 13, 20, 35)),  # 51, with the start of the next spare
     (Restore, (15, 45)),  # 70
+    (Unpack, (25, 60, 95)),  # 126
+    (Volume, (8, 40)),  # 72
+    (Forget, (5, 12)),  # 22
     (Pause, (3, 9, 15)),  # 22
     (Resume, (3, 9, 15)),  # 20
     (Renew, (2, 5)),  # 10
@@ -253,8 +300,9 @@ POINTS = [
 @pytest.mark.parametrize("case, n", [(case, n) for case, points in POINTS for n in points])
 def test_kill_within(start_sandboxd, tmp_path, case, n):
     fuse = Fuse(tmp_path)
-    (tmp_path / "pool.toml").write_text(f'[pool]\n"{IMAGE}" = 1\n')
-    own = {name: str(tmp_path / value) for name, value in case.env.items()}
+    layout = Image(layer(shell()), layer([file("marker", b"whole")])).layout(tmp_path / "layout", "v1")
+    (tmp_path / "sandbox.toml").write_text(case.settings.replace("{0}", str(layout)))
+    own = {"SANDBOX_CONFIG_PATH": str(tmp_path / "sandbox.toml")}
     first = start_sandboxd(env={**fuse.env, **own})
     work = case(first)
     fuse.burn(n)

@@ -21,13 +21,13 @@ LISTED = 10_000
 class Server:
     """A sandboxd of its own, and bare connections to it: what is measured is not the client."""
 
-    def __init__(self, bench, name, pool=0, docker=None):
+    def __init__(self, bench, name, pool=0, docker=None, **options):
         folder, self.pool = bench.folder / name, pool
         folder.mkdir()
         settings = folder / "sandbox.toml"
         settings.write_text((f'[pool]\n"{IMAGE}" = {pool}\n' if pool else "") + "[sandboxd]\npool_starts = 4\n")
         self.start = lambda: Sandboxd(folder / "log", folder / "state", env={"SANDBOX_CONFIG_PATH": str(settings)},
-                                      args=["--log-level", "warn"], docker=docker)  # fmt: skip
+                                      args=["--log-level", "warn"], docker=docker, **options)  # fmt: skip
         self.daemon = self.start()
         bench.stack.callback(self.stop)
         self.connection = self.connect()
@@ -75,6 +75,13 @@ class Server:
         agent.request("GET", "/ping")
         assert agent.getresponse().status == 200
         agent.close()
+        return made["id"]
+
+    def running(self, **limits):
+        """A sandbox that the server says runs: for those whose agent is in a namespace that is not ours."""
+        made = self.ask("POST", "/sandboxes", {
+            "image": {"uri": IMAGE}, "entrypoint": ["tail", "-f", "/dev/null"], "timeout": 3600, "resourceLimits": limits})  # fmt: skip
+        assert self.ask("GET", f"/sandboxes/{made['id']}?wait=Running")["status"]["state"] == "Running"
         return made["id"]
 
     def crowd(self, n):
@@ -184,6 +191,60 @@ def delete(bench):
         taken["floor"].append(ms)
         taken["ours"].append(timed(lambda id=id: server.end([id]))[0])
     bench.figure("end of a sandbox", "ms", None, taken, "its cold creation")
+
+
+# A bridge belongs to a whole network: this one is of a sandboxd alone.
+ALONE = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"']
+
+
+@row("sandbox on a disk of 1 GiB until it runs", "sandbox on a bridge until it runs")
+def kinds(bench):
+    """A creation with a bridge, and with a limited disk, until it runs; floor: one with neither."""
+    plain, bridge = Server(bench, "plain"), "sandbox on a bridge until it runs"
+    kinds = {"floor": (plain, {}), "disk": (plain, {"disk": "1Gi"})}
+    if Path("/usr/lib/cni/bridge").exists():
+        kinds["bridge"] = (Server(bench, "bridged", network="bridge", wrap=ALONE), {})
+
+    def life(server, limits):
+        ms, id = timed(lambda: server.running(**limits))
+        server.end([id])
+        return ms
+
+    taken = take_turns(15, {name: (lambda kind=kind: life(*kind)) for name, kind in kinds.items()})
+    pair = lambda name: {"ours": taken[name], "floor": taken["floor"]}
+    bench.figure("sandbox on a disk of 1 GiB until it runs", "ms", None, pair("disk"), "one without a limit")
+    if "bridge" in taken:
+        bench.figure(bridge, "ms", None, pair("bridge"), "one without a network")
+    else:
+        bench.missing(bridge, "the plugins of containernetworking-plugins are not here")
+
+
+@row("pause and resume of a sandbox", "snapshot of a sandbox")
+def standstill(bench):
+    """Pause and resume, each until it is so, and a snapshot of a sandbox that has written 1 MB; floor: a creation."""
+    server = Server(bench, "standstill")
+    id = server.create()
+    server.ask("GET", f"/sandboxes/{id}?wait=Running")
+    host, port = server.ask("GET", f"/sandboxes/{id}/endpoints/44772")["endpoint"].split(":")
+    agent = http.client.HTTPConnection(host, int(port))
+    agent.request("POST", "/command", json.dumps({"command": "head -c 1M /dev/urandom >/root/file"}),
+                  {"Content-Type": "application/json"})
+    agent.getresponse().read()
+    agent.close()
+
+    def still():
+        for what, state in (("pause", "Paused"), ("resume", "Running")):
+            server.ask("POST", f"/sandboxes/{id}/{what}")
+            server.ask("GET", f"/sandboxes/{id}?wait={state}")
+
+    def snapshot():
+        made = server.ask("POST", f"/sandboxes/{id}/snapshots", {})
+        assert server.ask("GET", f"/snapshots/{made['id']}?wait")["status"]["state"] == "Ready"
+
+    probes = {"still": lambda: timed(still)[0], "snapshot": lambda: timed(snapshot)[0], "floor": lambda: one(server)}
+    taken = take_turns(15, probes)
+    for name, key in (("pause and resume of a sandbox", "still"), ("snapshot of a sandbox", "snapshot")):
+        bench.figure(name, "ms", None, {"ours": taken[key], "floor": taken["floor"]}, "its cold creation")
 
 
 def memory_mb(pid, *fields):

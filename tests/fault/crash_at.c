@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -76,6 +77,16 @@ int mkdirat(int dir, const char *path, mode_t mode)
 int symlinkat(const char *target, int dir, const char *path)
 {
 	return AROUND(REAL(symlinkat)(target, dir, path));
+}
+
+int rename(const char *from, const char *to)
+{
+	return AROUND(REAL(rename)(from, to));
+}
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+	return AROUND(REAL(renameat)(from_dir, from, to_dir, to));
 }
 
 int rmdir(const char *path)
