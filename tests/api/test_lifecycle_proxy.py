@@ -121,6 +121,7 @@ c.sendall(b"HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnec
 c.sendall(b"\\x81\\x05hello")
 c.recv(4096)
 c.sendall(b"\\x88\\x02\\x03\\xe8")
+c.shutdown(socket.SHUT_WR)
 c.recv(4096)
 """
     stream = started(base, python(server))

@@ -106,12 +106,12 @@ class Terminal:
 
 @pytest.fixture
 def terminal(execd):
-    """terminal(query="", **fields of POST /pty): a session and a client on it."""
+    """terminal(query="", **fields of POST /pty): a session and a client on it. max_queue: as in `websockets`."""
     made = []
 
-    def make(query="", id=None, **fields):
+    def make(query="", id=None, max_queue=16, **fields):
         id = id or create(execd, **fields)
-        made.append(Terminal(execd, id, query))
+        made.append(Terminal(execd, id, query, max_queue=max_queue))
         made[-1].id = id
         return made[-1]
 
@@ -363,7 +363,8 @@ def test_five_megabytes_over_many_connections(terminal, tmp_path):
     """Ten pieces; the client leaves in the middle of each, and what it misses is replayed to the next."""
     data = os.urandom(5_000_000)
     (tmp_path / "data").write_bytes(data)
-    t = terminal("?pty=0", command=f"exec 5<{tmp_path}/data; while read x; do dd bs=500000 count=1 status=none <&5; done; exit 6")
+    piecewise = f"exec 5<{tmp_path}/data; while read x; do dd bs=500000 count=1 status=none <&5; done; exit 6"
+    t = terminal("?pty=0", command=piecewise, max_queue=None)  # with a full queue a close waits for 10 s
     whole, id = b"", t.id
     for piece in range(10):
         t.text("connected")
@@ -372,7 +373,7 @@ def test_five_megabytes_over_many_connections(terminal, tmp_path):
             assert t.take()
         whole += t.seen
         t.ws.close()
-        t = terminal(f"?since={len(whole)}", id=id)
+        t = terminal(f"?since={len(whole)}", id=id, max_queue=None)
         assert not t.replays or t.replays[0][0] == len(whole)
     while len(whole) + len(t.seen) < len(data):
         assert t.take()
