@@ -4,6 +4,7 @@
 # make test     every test; make test SUITE="unit api" for some
 # make bench    measured figures beside their floors; AGAIN=build/bench.json compares with that run
 # make plot     docs/bench.svg from build/bench.json
+# make soak     every operation from 64 clients, SECONDS=n; then nothing is lost and nothing is left
 # make lint     formatting, layers, clang-tidy, cppcheck
 #
 # SAN=1 builds the same under AddressSanitizer and UBSan into build/san; V=1 shows the commands.
@@ -190,6 +191,9 @@ test-programs: $(PROGRAMS) $(SHIMS) $(if $(SAN),$(REPLAYS))
 test: | build/deps/test.stamp
 	@tools/test $(SUITE)
 
+soak: all build/sdk.stamp
+	@build/venv/bin/python tests/soak/soak --seconds $(SECONDS) $(PART)
+
 demo: all build/sdk.stamp
 	@build/venv/bin/python tools/demo
 
@@ -254,7 +258,7 @@ build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | bu
 clean:
 	rm -rf $(filter-out build/deps,$(wildcard build/*))
 
-.PHONY: all kernels test test-programs demo run bench plot lint layers check-format format tidy cppcheck deps clean
+.PHONY: all kernels test test-programs fuzz soak demo run bench plot lint layers check-format format tidy cppcheck deps clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(patsubst %.o,%.d,$(call objects,$(SOURCES) $(wildcard tests/fuzz/*.c)))

@@ -2,7 +2,8 @@
  * undoable.c - single commands that can be taken back.
  *
  * A room's stack has the command's own layer as 0 and the inverse as 1; once
- * merged, 0 is removed and the room is killed: what is kept is its directory.
+ * merged, 0 is removed and the room is killed: what is kept is its directory,
+ * until the command has been taken back.
  */
 #include "execd/isolated/undoable.h"
 
@@ -69,15 +70,21 @@ static const char *state_name(enum state state)
 	return names[state];
 }
 
+static void drop_room(struct undoable *u)
+{
+	struct room *room = TAKE_PTR(u->room);
+	if (!room)
+		return;
+	room_set_events(room, NULL, NULL);
+	room_kill(room);
+	room_unref(room);
+}
+
 static void undoable_unref(struct undoable *u)
 {
 	if (--u->refs > 0)
 		return;
-	if (u->room) {
-		room_set_events(u->room, NULL, NULL);
-		room_kill(u->room);
-		room_unref(u->room);
-	}
+	drop_room(u);
 	buf_done(&u->changes);
 	free(u->root);
 	free(u);
@@ -327,6 +334,8 @@ static void undo_done(struct pool_job *job)
 	struct undoable *u = container_of(job, struct undoable, job);
 	struct undoables *us = u->execd->undoables;
 	u->state = u->result < 0 ? MERGED : UNDONE;
+	if (u->state == UNDONE)
+		drop_room(u); /* its directory and descriptors: nothing is done with them any more */
 	if (u->result >= 0 && us)
 		us->windows[us->windows_n++ % UNDOABLES_MAX] = u->window;
 	u->undone(u->arg, u->result, &u->err);
