@@ -7,9 +7,10 @@
 # make soak     every operation from 64 clients, SECONDS=n; then nothing is lost and nothing is left
 # make lint     formatting, layers, clang-tidy, cppcheck
 #
-# SAN=1 builds the same under AddressSanitizer and UBSan into build/san; V=1 shows the commands.
+# SAN=1 builds the same under AddressSanitizer and UBSan into build/san, TSAN=1 the agent under ThreadSanitizer into
+# build/tsan; V=1 shows the commands.
 
-B   := build$(if $(SAN),/san)$(if $(FUZZER),/fuzz)
+B   := build$(if $(SAN),/san)$(if $(TSAN),/tsan)$(if $(FUZZER),/fuzz)
 O   := $B/obj
 LWS := build/deps/lws$(if $(SAN),-san)
 ZSTD := build/deps/zstd
@@ -25,6 +26,8 @@ ifdef SAN
 # gcc sees less through the instrumentation and warns of what cannot be.
 HARDEN   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	    -Wno-format-truncation -Wno-maybe-uninitialized
+else ifdef TSAN
+HARDEN   := -O1 -fsanitize=thread -fno-omit-frame-pointer -Wno-tsan -Wno-format-truncation -Wno-maybe-uninitialized
 else ifdef FUZZER
 # NULL + 0, which clang alone takes for an overflow, is the beginning of an empty buffer.
 HARDEN   := -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=pointer-overflow -fno-sanitize-recover=all \
@@ -33,9 +36,10 @@ else
 HARDEN   := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
 endif
 CFLAGS   := -std=gnu17 -g $(WARNINGS) $(HARDEN) -fPIC -pthread -ffunction-sections -fdata-sections \
-	    $(if $(SAN)$(FUZZER),,-fno-asynchronous-unwind-tables)
+	    $(if $(SAN)$(TSAN)$(FUZZER),,-fno-asynchronous-unwind-tables)
 CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(LWS)/include -isystem $(ZSTD)/include -MMD -MP
-LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN)$(FUZZER),-fsanitize=address -fsanitize=undefined)
+LDFLAGS  := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(SAN)$(FUZZER),-fsanitize=address -fsanitize=undefined) \
+	    $(if $(TSAN),-fsanitize=thread)
 LIBS     := $(LWS)/lib/libwebsockets.a -ljansson -lseccomp -lcap
 
 # ---- objects ------------------------------------------------------------
@@ -58,7 +62,7 @@ objects   = $(patsubst %,$O/%.o,$(basename $1))
 # The agent has to stay under 2 MB: of it, what is in no tight loop is made small.
 HOT   := $(patsubst %,execd/%.c,archive codec events feed file_copy file_list file_read file_write frame glob \
 	 graft grep output output_read output_spill pump regex_run tar tree walk)
-small  = $(if $(SAN)$(FUZZER),,$(if $(filter-out $(HOT),$(filter execd/% seccomp/%,$1)),-Os))
+small  = $(if $(SAN)$(TSAN)$(FUZZER),,$(if $(filter-out $(HOT),$(filter execd/% seccomp/%,$1)),-Os))
 
 $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
 	@mkdir -p $(@D)
@@ -125,7 +129,7 @@ $O/kernels.o: $O/kernels.S
 
 $B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o $O/profiles.o
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(if $(SAN),,-static -s) $^ $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -o $@
+	$(Q)$(CC) $(if $(SAN)$(TSAN),,-static -s) $^ $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -o $@
 
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD)) $O/profiles.o
 	@echo "  LINK  $@"

@@ -15,7 +15,8 @@ import httpx
 from contract import contract
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / os.environ.get("BUILD", "build")  # BUILD=build/san: the other build
+BUILD = ROOT / os.environ.get("BUILD", "build")  # BUILD=build/san or build/tsan: another build
+SANITIZED = BUILD.name in ("san", "tsan")  # which takes more memory and is dynamic
 EXECD = os.environ.get("EXECD_BIN", str(BUILD / "execd"))
 SANDBOXD = os.environ.get("SANDBOXD_BIN", str(BUILD / "sandboxd"))
 TOKEN = "test-token-7f3a"

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import BUILD
+from daemon import SANITIZED
 
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
-SANITIZED = BUILD.name == "san"
 MIB = 1 << 20
 AGENT_MEMORY_MAX = 16 * MIB  # whatever goes through it
 

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import tarfile
+import time
 from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
@@ -16,6 +17,7 @@ from load import Book
 from wire import TIMEOUT_S, check, same
 
 BOOK = Book()
+VANISHED = []  # folders that clients were writing to when they went away
 operation = BOOK.operation
 
 
@@ -684,15 +686,25 @@ def vanish(client, rng):
                     pass
             if rng.random() < 0.5:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if folder.exists():
-        # the agent may still be about to see it: a directory that is not empty is removed all the same, with its part file
-        remove(client, folder)
+    # What came whole may still be on its way to a worker: looked at once all clients have gone.
+    VANISHED.append(folder)
 
 
 def flush(client, n):
     """Ended commands are kept, the newest 1024 of them: as many that have said nothing take their place."""
     for _ in range(n):
         client.call("POST", "/batch", {"operations": [{"op": "run", "argv": ["true"]}] * 64})
+
+
+def parts_deleted(client):
+    """What never came whole was never there, and its part file is gone as soon as its client is known to be."""
+    deadline = time.monotonic() + TIMEOUT_S
+    for folder in VANISHED:
+        while (left := os.listdir(folder) if folder.exists() else []) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        check(not left, "left of what did not come whole:", left)
+        client.call("DELETE", "/directories", params={"path": folder})
+    VANISHED.clear()
 
 
 def everything_deleted(client):

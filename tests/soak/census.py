@@ -28,12 +28,22 @@ def below(pid):
     return found
 
 
+STATES = {"01": "established", "08": "close wait", "0A": "listening"}
+
+
+def connections(pid):
+    """{inode: what kind of socket}"""
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {fields[9]: f"tcp socket, {STATES.get(fields[3], fields[3])}" for fields in lines}
+
+
 def descriptors(pid):
     """By kind: the numbers in their names change."""
-    kinds = Counter()
+    kinds, tcp = Counter(), connections(pid)
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with suppress(OSError):
             target = os.readlink(f"/proc/{pid}/fd/{fd}")
+            target = tcp.get(target.removeprefix("socket:[").removesuffix("]"), target)
             kinds[re.sub(r"/proc/\d+|:\[\d+\]|[0-9a-f]{8}[-0-9a-f]{8,}|\d+", "*", target)] += 1
     return kinds
 
@@ -98,10 +108,11 @@ class Census:
 
 
 def difference(before, after):
-    """Lines of what is more or less than before."""
+    """Lines of what is not as it was."""
     lines = []
     for kind, counts in after.items():
         for name in sorted(counts.keys() | before[kind].keys()):
-            if counts[name] > before[kind][name] or kind != "threads" and counts[name] < before[kind][name]:
+            # Fewer threads or descriptors are none that were left; a child that is missing is a spare that died.
+            if counts[name] > before[kind][name] or kind == "children" and counts[name] < before[kind][name]:
                 lines.append(f"{kind}: {name}: {before[kind][name]} before, {counts[name]} after")
     return lines
