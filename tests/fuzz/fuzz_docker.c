@@ -216,6 +216,11 @@ static void on_found_snapshot(void *arg, const struct runtime_found *found)
 	must(found->id && strlen(found->id) < RUNTIME_ID_MAX);
 }
 
+static void on_away(void *arg, bool away)
+{
+	(void)arg, (void)away;
+}
+
 static void on_log(void *arg, const struct buf *text, bool cut, int result)
 {
 	(void)cut;
@@ -277,7 +282,8 @@ static void live(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	static const struct runtime_finder finder = {on_found, on_found_snapshot, NULL};
+	static const struct runtime_finder finder = {
+		.sandbox = on_found, .snapshot = on_found_snapshot, .away = on_away};
 	struct runtime_env env;
 	struct err err;
 

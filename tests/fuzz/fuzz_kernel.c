@@ -111,10 +111,12 @@ static pid_t sleeper(void)
 
 	must(pid >= 0);
 	if (pid == 0) {
-		(void)setsid();
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		(void)setpgid(0, 0);
 		for (;;)
 			(void)pause();
 	}
+	(void)setpgid(pid, pid); /* whoever comes first: it is to be found by its group at once */
 	return pid;
 }
 
