@@ -113,7 +113,7 @@ struct docker_box {
 	struct runtime_limits limits; /* of a spare */
 	char *claim;		      /* what it is being told */
 
-	bool freezing, freeze_on, freeze_waits;
+	bool freezing, freeze_on, freeze_waits, freeze_unsure;
 	char **needed; /* named volumes that must be there already */
 	size_t needed_n, needed_at;
 	bool has_volumes, sub_paths;

@@ -64,6 +64,10 @@ static void link_down(struct docker *d, const struct err *why)
 		struct docker_box *b = list_entry(l, struct docker_box, link);
 		if (b->phase == BOX_WAITING && !b->dying)
 			docker_box_begin(b);
+		else if (b->spare &&
+			 (b->phase == BOX_ATTACHING || b->phase == BOX_COMING || b->phase == BOX_RUNNING))
+			docker_box_lost(
+				b); /* its input, which says nothing of its end while nothing is sent */
 		else if (b->freeze_waits)
 			docker_box_freeze_now(b);
 	}

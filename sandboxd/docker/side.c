@@ -35,11 +35,22 @@ static void tell_frozen(struct docker_box *b, const struct err *err)
 	b->box->events->frozen(b->box, b->freeze_on, err ? &told : NULL);
 }
 
+/* Whether it is so is not known: it is done once more when the daemon is back, which does no harm. */
+static void freeze_later(struct docker_box *b, const struct err *why)
+{
+	b->freeze_waits = b->freeze_unsure = true;
+	docker_link_doubt(b->d, why);
+}
+
 static void on_paused_state(void *arg, const struct engine_answer *a)
 {
 	struct docker_box *b = arg;
 
 	b->side = NULL;
+	if (!a->status) {
+		freeze_later(b, a->err);
+		return;
+	}
 	json_t *o = a->err ? NULL : json_loadb((const char *)a->body->data, a->body->len, 0, NULL);
 	const json_t *paused = json_object_get(json_object_get(o, "State"), "Paused");
 	bool so = paused && json_is_true(paused) == b->freeze_on;
@@ -58,9 +69,12 @@ static void on_freeze(void *arg, const struct engine_answer *a)
 		tell_frozen(b, NULL);
 		return;
 	}
+	if (!a->status) {
+		freeze_later(b, a->err);
+		return;
+	}
 	b->err = *a->err;
-	if (!a->status ||
-	    docker_box_call(b, &b->side, "look at the container", "GET", "/json", on_paused_state, &err) < 0)
+	if (docker_box_call(b, &b->side, "look at the container", "GET", "/json", on_paused_state, &err) < 0)
 		tell_frozen(b, &b->err);
 }
 
@@ -68,7 +82,9 @@ void docker_box_freeze_now(struct docker_box *b)
 {
 	struct err err;
 
-	b->freeze_waits = false;
+	if (!b->freeze_waits || (b->freeze_unsure && b->d->link != LINK_UP))
+		return;
+	b->freeze_waits = b->freeze_unsure = false;
 	if (b->phase != BOX_RUNNING || b->dying)
 		return;
 	if (docker_link_check(b->d, &err) < 0 ||
