@@ -65,7 +65,7 @@ static int start_creation(struct http_req *req, struct isolated_request *rq, str
 {
 	const struct execd *execd = http_app(req);
 	struct creation *c = calloc(1, sizeof(*c));
-	rq->spec.echo = isolated_make_echo(rq, http_json(req));
+	rq->spec.echo = isolated_make_echo(execd, rq, http_json(req));
 	if (!c || !rq->spec.echo) {
 		free(c);
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "make an isolated session");

@@ -338,17 +338,18 @@ bool isolated_request_has(json_t *body)
 
 /* ---- the echo ------------------------------------------------------------------ */
 
-static json_t *echo_mount(const struct room_mount *m, bool workspace)
+/* kept: whether layers can be kept on disk here; where not, those that only would like to be are not. */
+static json_t *echo_mount(const struct room_mount *m, bool workspace, bool kept)
 {
 	static const char *const modes[] = {[ROOM_RW] = "rw", [ROOM_RO] = "ro", [ROOM_OVERLAY] = "overlay"};
 	json_t *o = json_pack("{s:s, s:s}", "path", m->path, "mode", modes[m->mode]);
 	if (o && m->mode == ROOM_OVERLAY && !workspace)
-		(void)json_object_set_new(o, "persist", json_boolean(m->persist));
+		(void)json_object_set_new(o, "persist", json_boolean(m->persist && kept));
 	return o;
 }
 
 /* What the session is, with the defaults filled in. */
-json_t *isolated_make_echo(const struct isolated_request *rq, json_t *body)
+json_t *isolated_make_echo(const struct execd *execd, const struct isolated_request *rq, json_t *body)
 {
 	static const char *const as_given[] = {
 		"extra_writable", "binds", "env_passthrough", "uid",	   "gid",
@@ -357,12 +358,13 @@ json_t *isolated_make_echo(const struct isolated_request *rq, json_t *body)
 	json_t *o = json_pack("{s:s, s:b, s:I}", "profile",
 			      room->profile == ROOM_STRICT ? "strict" : "balanced", "share_net",
 			      room->share_net, "idle_timeout_seconds", (json_int_t)(rq->spec.idle_ms / 1000));
+	bool kept = !rooms_persist_problem(isolateds_rooms(execd->isolateds));
 	json_t *overlays = json_array();
 	for (size_t i = 0; i < room->mounts_n; i++)
-		(void)json_array_append_new(overlays, echo_mount(&room->mounts[i], false));
+		(void)json_array_append_new(overlays, echo_mount(&room->mounts[i], false, kept));
 	(void)json_object_set_new(o, "overlays", overlays);
 	if (room->mounts_n == 1)
-		(void)json_object_set_new(o, "workspace", echo_mount(&room->mounts[0], true));
+		(void)json_object_set_new(o, "workspace", echo_mount(&room->mounts[0], true, kept));
 	for (size_t i = 0; i < ARRAY_SIZE(as_given); i++) {
 		json_t *v = json_object_get(body, as_given[i]);
 		if (v && !json_is_null(v))

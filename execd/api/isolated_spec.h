@@ -24,6 +24,6 @@ int isolated_request_parse(struct isolated_request *rq, const struct execd *exec
 			   bool need_workspace, struct err *err);
 void isolated_request_done(struct isolated_request *rq);
 /* What the session is, with the defaults filled in: a new object, NULL without memory. */
-json_t *isolated_make_echo(const struct isolated_request *rq, json_t *body);
+json_t *isolated_make_echo(const struct execd *execd, const struct isolated_request *rq, json_t *body);
 /* Is any field there that says what the room is to be? */
 bool isolated_request_has(json_t *body);

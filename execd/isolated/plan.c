@@ -48,10 +48,10 @@ static uint32_t put_source(struct plan_out *p, const char *path, uint32_t flags)
 	return p->sources_n++;
 }
 
-static void put_tmpfs(struct plan_out *p, const char *path, const char *options)
+static void put_tmpfs(struct plan_out *p, const char *path, const char *options, uint32_t flags)
 {
 	uint32_t a = put_text(p, path), b = put_text(p, options);
-	put_step(p, (struct view_step){.kind = VIEW_TMPFS, .a = a, .b = b});
+	put_step(p, (struct view_step){.kind = VIEW_TMPFS, .flags = flags, .a = a, .b = b});
 }
 
 /* ---- sources and places ----------------------------------------------------- */
@@ -148,8 +148,8 @@ static void put_own(struct plan_out *p)
 	(void)snprintf(options, sizeof(options), "mode=1777,size=%llu,nr_inodes=%d",
 		       (unsigned long long)(spec->tmp_max ? spec->tmp_max : ROOM_TMP_MAX), TMP_INODES);
 	if (strict) {
-		put_tmpfs(p, "/tmp", options);
-		put_tmpfs(p, "/run", RUN_OPTIONS);
+		put_tmpfs(p, "/tmp", options, 0);
+		put_tmpfs(p, "/run", RUN_OPTIONS, VIEW_OPTIONAL); /* there are images without */
 	}
 	put_step(p, (struct view_step){.kind = VIEW_DEV});
 	put_step(p, (struct view_step){.kind = VIEW_PROC, .flags = strict ? VIEW_READONLY : 0});

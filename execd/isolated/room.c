@@ -126,6 +126,11 @@ static const char *need(const struct room *room, enum wire_stage stage, uint32_t
 		return " (rooms need Linux 5.12, and no seccomp filter over the agent that hides its calls)";
 	if (errnum != EPERM && errnum != EACCES)
 		return "";
+	if (stage == WIRE_STAGE_NETWORK && !room->ids.userns)
+		return " (the agent needs CAP_NET_ADMIN for it; with share_net it is not done)";
+	if (stage == WIRE_STAGE_MAP && room->ids.userns == WIRE_USERNS_WHOLE)
+		return " (the agent needs CAP_SETUID, CAP_SETGID and, for root to be among them, "
+		       "CAP_SETFCAP)";
 	if (!room->ids.userns)
 		return " (the agent needs CAP_SYS_ADMIN for it, and no seccomp filter or AppArmor profile "
 		       "over it "

@@ -335,6 +335,7 @@ static int place_source(struct view *v, const struct view_step *step)
 static int do_step(struct view *v, const struct view_step *step)
 {
 	const char *text = v->plan->text, *a = text + step->a;
+	int r;
 	switch ((enum view_kind)step->kind) {
 	case VIEW_CELLAR:
 		return build_cellar(v);
@@ -345,7 +346,8 @@ static int do_step(struct view *v, const struct view_step *step)
 	case VIEW_SEAL:
 		return seal(v);
 	case VIEW_TMPFS:
-		return mount_tmpfs(a, text + step->b, 0);
+		r = mount_tmpfs(a, text + step->b, 0);
+		return r == -EROFS && step->flags & VIEW_OPTIONAL ? 0 : r;
 	case VIEW_DEV:
 		return build_dev(v);
 	case VIEW_PROC:

@@ -64,7 +64,7 @@ enum view_kind {
 };
 
 #define VIEW_READONLY  (1U << 0)
-#define VIEW_OPTIONAL  (1U << 1) /* that the source is not there is fine */
+#define VIEW_OPTIONAL  (1U << 1) /* that the source, or the place of a tmpfs, is not there is fine */
 #define VIEW_USERXATTR (1U << 2)
 #define VIEW_ALONE     (1U << 3) /* without what is mounted below the source */
 #define VIEW_NO_SOURCE UINT32_MAX
