@@ -345,7 +345,7 @@ void limits_hold_apply(struct limits_hold *h, struct spawn *s)
 		s->cgroup_procs[i] = h->procs[i];
 }
 
-int limits_hold_enter(const struct limits_hold *h, pid_t pid)
+int limits_hold_join(const struct limits_hold *h, pid_t pid)
 {
 	char text[16];
 	(void)snprintf(text, sizeof(text), "%d", (int)pid);
@@ -354,6 +354,14 @@ int limits_hold_enter(const struct limits_hold *h, pid_t pid)
 		if (r < 0)
 			return r;
 	}
+	return 0;
+}
+
+int limits_hold_enter(const struct limits_hold *h, pid_t pid)
+{
+	int r = limits_hold_join(h, pid);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < h->rlimits_n; i++)
 		if (prlimit(pid, (__rlimit_resource_t)h->rlimits[i].resource, &h->rlimits[i].limit, NULL) < 0)
 			return -errno;

@@ -68,6 +68,8 @@ int limits_hold_new(struct limiter *l, const struct limits *limits, const char *
 void limits_hold_apply(struct limits_hold *h, struct spawn *s);
 /* The same for a process that is there already and has neither children nor run anything of the user's. */
 int limits_hold_enter(const struct limits_hold *h, pid_t pid);
+/* Its cgroups alone: the rlimits of a process that becomes another user cannot be set from here for sure. */
+int limits_hold_join(const struct limits_hold *h, pid_t pid);
 /* {"memory_bytes": {"value": N, "by": "cgroup"}, ...}; NULL without memory. */
 char *limits_hold_json(const struct limits_hold *h);
 /* Processes killed because the bound on memory was reached, as far as somebody counted them. */

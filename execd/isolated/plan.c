@@ -239,6 +239,11 @@ int plan_room(const struct room_spec *spec, const struct room_place *place, stru
 	head.groups_n = (uint32_t)MIN(place->groups_n, ARRAY_SIZE(head.groups));
 	for (uint32_t i = 0; i < head.groups_n; i++)
 		head.groups[i] = place->groups[i];
+	head.rlimits_n = (uint32_t)MIN(place->rlimits_n, ARRAY_SIZE(head.rlimits));
+	for (uint32_t i = 0; i < head.rlimits_n; i++)
+		head.rlimits[i] = (struct wire_rlimit){(uint32_t)place->rlimits[i].resource,
+						       place->rlimits[i].limit.rlim_cur,
+						       place->rlimits[i].limit.rlim_max};
 	(void)put_text(&p, ""); /* 0 is none */
 	head.hostname = put_text(&p, place->name);
 	head.cwd = put_text(&p, spec->mounts_n > 0 ? spec->mounts[0].path : "/");

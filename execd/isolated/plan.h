@@ -26,6 +26,8 @@ struct room_place {
 	const gid_t *groups;
 	size_t groups_n;
 	const struct confine_plan *confine; /* or NULL */
+	const struct spawn_rlimit *rlimits;
+	size_t rlimits_n;
 };
 
 /* The message into out. -errno with *err. */

@@ -152,6 +152,7 @@ static void fail_stage(struct room *room, enum wire_stage stage, uint32_t step, 
 		[WIRE_STAGE_ENTER] = "enter the room",
 		[WIRE_STAGE_NETWORK] = "bring up the loopback interface",
 		[WIRE_STAGE_NAME] = "set the host's name",
+		[WIRE_STAGE_LIMITS] = "limit it",
 		[WIRE_STAGE_IDS] = "change user and groups",
 		[WIRE_STAGE_CAPABILITIES] = "give up capabilities",
 		[WIRE_STAGE_CONFINE] = "confine it",
@@ -384,7 +385,7 @@ void room_born(struct room *room, int pid)
 		init_exited(&room->init, 0, NULL);
 		return;
 	}
-	if (room->limits && (r = limits_hold_enter(room->limits, pid)) < 0) {
+	if (room->limits && (r = limits_hold_join(room->limits, pid)) < 0) {
 		fail_stage(room, WIRE_STAGE_NONE, 0, -r);
 		room->killed = true;
 	}
@@ -523,6 +524,12 @@ static int room_order(struct room *room, const struct room_spec *spec, struct er
 				err);
 	if (r >= 0)
 		r = room_limits(room, spec, place.uid, err);
+	if (r >= 0 && room->limits) {
+		struct spawn bounds = {0};
+		limits_hold_apply(room->limits, &bounds);
+		place.rlimits = bounds.rlimits;
+		place.rlimits_n = bounds.rlimits_n;
+	}
 	own.mounts = room->mounts;
 	place.stacks = room->stacks.paths;
 	place.hidden = stack_root_path(room->rooms->root);

@@ -121,6 +121,17 @@ static int open_namespaces(const struct wire_plan *head, struct namespaces *ret)
 	return 0;
 }
 
+/* While the privileges to do so are there: the user that we become may not have them. */
+static int limit(const struct wire_plan *head)
+{
+	for (size_t i = 0; i < MIN((size_t)head->rlimits_n, ARRAY_SIZE(head->rlimits)); i++) {
+		const struct rlimit r = {head->rlimits[i].soft, head->rlimits[i].hard};
+		if (setrlimit((__rlimit_resource_t)head->rlimits[i].resource, &r) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 static void become(const struct plan *plan, int socket, int listener)
 {
 	const struct wire_plan *head = plan->head;
@@ -147,6 +158,9 @@ static void become(const struct plan *plan, int socket, int listener)
 		fail(socket, WIRE_STAGE_NETWORK, 0, -r);
 	if (sethostname(plan->text + head->hostname, strlen(plan->text + head->hostname)) < 0)
 		fail(socket, WIRE_STAGE_NAME, 0, errno);
+	r = limit(head);
+	if (r < 0)
+		fail(socket, WIRE_STAGE_LIMITS, 0, -r);
 	confine(plan, socket, listener, CONFINE_BEFORE_IDS);
 	enum wire_stage stage;
 	r = warden_become(head, &stage);

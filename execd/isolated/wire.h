@@ -42,6 +42,11 @@ struct wire_plan {
 	uint32_t cwd, hostname; /* in text */
 	uint32_t flags;
 	uint64_t tag; /* what the answer is known by */
+	uint32_t rlimits_n;
+	struct wire_rlimit {
+		uint32_t resource;
+		uint64_t soft, hard;
+	} rlimits[8];
 };
 
 #define WIRE_NO_USERNS (1U << 0) /* with a user namespace: none within it */
@@ -93,6 +98,7 @@ enum wire_stage {
 	WIRE_STAGE_VIEW, /* step is which */
 	WIRE_STAGE_NETWORK,
 	WIRE_STAGE_NAME,
+	WIRE_STAGE_LIMITS,
 	WIRE_STAGE_IDS,
 	WIRE_STAGE_CAPABILITIES,
 	WIRE_STAGE_CONFINE,
