@@ -54,8 +54,12 @@ static int make_image(const char *size)
 	struct err err;
 	if (run_program(&run, &out, &err) == 0)
 		return 0;
-	fprintf(stderr, "oci-enter: make the file system of the disk: %.*s %s\n", (int)out.len,
-		out.data ? (const char *)out.data : "", err.message);
+	/* On one line: the last one is what is told. */
+	for (size_t i = 0; i < out.len; i++)
+		if (out.data[i] == '\n')
+			out.data[i] = ' ';
+	fprintf(stderr, "oci-enter: make the file system of the disk: %s: %.*s\n", err.message, (int)out.len,
+		out.data ? (const char *)out.data : "");
 	return ENTER_FAILED;
 }
 

@@ -101,8 +101,10 @@ void box_ended(struct oci_box *b, bool known, int wstatus)
 		return;
 	}
 	output_tail(b, e.detail, sizeof(e.detail));
-	e.oom = known && WIFSIGNALED(wstatus) && WTERMSIG(wstatus) == SIGKILL &&
-		cgroups_oom(&b->oci->cgroups, b->box->id);
+	/* The agent tells by its exit code how the entrypoint ended: as a shell does. */
+	bool killed = known && ((WIFSIGNALED(wstatus) && WTERMSIG(wstatus) == SIGKILL) ||
+				(WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 128 + SIGKILL));
+	e.oom = killed && cgroups_oom(&b->oci->cgroups, b->box->id);
 	b->box->events->exited(b->box, &e);
 }
 

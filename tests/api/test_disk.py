@@ -127,6 +127,29 @@ def test_a_limit_that_cannot_be_held(start_sandboxd, tmp_path):
     running(sandboxd)
 
 
+@limited
+@pytest.mark.parametrize("how, reason, words", [
+    ("echo 'mkfs: no such luck' >&2; exit 1", "runtime_error", "no such luck"),
+    ("exec tail -f /dev/null", "provision_timeout", "did not start in time"),
+])
+def test_a_disk_that_is_not_made(start_sandboxd, tmp_path, how, reason, words):
+    """Between its files and the runtime: the failure says so, and nothing is left of either."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "crun").symlink_to(shutil.which("crun"))
+    for name in ("tail", "sh"):
+        (programs / name).symlink_to(shutil.which(name))
+    (programs / "mkfs.ext4").write_text(f"#!/bin/sh\n{how}\n")
+    (programs / "mkfs.ext4").chmod(0o755)
+    sandboxd = start_sandboxd(env={"PATH": str(programs)}, args=["--provision-timeout", "2"])
+    id = create(sandboxd, resourceLimits={"disk": "64Mi"})
+    status = wait(sandboxd, id, "Failed")["status"]
+    assert status["reason"] == reason and words in status["message"], status
+    delete(sandboxd, id)
+    nothing_left(sandboxd, id)
+    no_loops(sandboxd)
+
+
 # ---- below the state ---------------------------------------------------------------------------
 
 

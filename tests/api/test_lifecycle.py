@@ -312,6 +312,17 @@ def test_memory_limit_kills_the_command_alone(sandboxd):
     assert get(sandboxd, id)["status"]["state"] == "Running"
 
 
+def test_memory_limit_of_the_entrypoint(sandboxd):
+    limits = {"memory": "64Mi"}
+    if "memory" in get(sandboxd, running(sandboxd, resourceLimits=limits))["status"]["message"]:
+        pytest.skip("memory cannot be limited on this machine")
+    id = create(sandboxd, resourceLimits=limits, entrypoint=["python3", "-c", "x = bytearray(200 << 20)"])
+    assert wait(sandboxd, id, "Failed")["status"]["reason"] == "out_of_memory"
+    # and one that is killed by somebody else is not told so
+    other = create(sandboxd, resourceLimits=limits, entrypoint=["sh", "-c", "kill -9 $$"])
+    assert wait(sandboxd, other, "Failed")["status"]["reason"] in ("container_exited", "start_failed")
+
+
 # ---- ends ---------------------------------------------------------------------------
 
 
