@@ -224,6 +224,7 @@ static void decide_end(struct proxy *p, unsigned status)
 		p->framing = FRAMING_LENGTH;
 		p->left = 0;
 	}
+	p->tunnel.sized = p->framing == FRAMING_LENGTH;
 	p->tunnel.keep = p->framing != FRAMING_CLOSE && http_keep_alive(p->req) &&
 			 (p->framing != FRAMING_CHUNKED || http_minor(p->req) > 0);
 	p->complete = p->framing == FRAMING_LENGTH && p->left == 0;

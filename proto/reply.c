@@ -4,6 +4,8 @@
  * time while the socket takes what it is given; nothing is queued for it.
  */
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,6 +18,7 @@
 #define CHUNK_HEAD     7    /* "10000\r\n", the size of a full piece */
 #define PUMP_ROUNDS    4    /* pieces before others get their turn */
 #define ERROR_BODY_MAX 8192
+#define KEEPALIVE_S    10 /* see watch_peer() */
 
 _Static_assert(HTTP_PIECE_MAX >= 0x10000 && HTTP_PIECE_MAX <= 0xfffff, "CHUNK_HEAD is made for five digits");
 
@@ -466,13 +469,21 @@ bool reply_pump(struct http_req *req)
 	return false;
 }
 
+/* The kernel asks for us: a client that has gone is found out when its system has forgotten the connection.
+ */
+static void watch_peer(int fd)
+{
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &(int){KEEPALIVE_S}, sizeof(int));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &(int){KEEPALIVE_S}, sizeof(int));
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+}
+
 void reply_probe(struct http_conn *c)
 {
 	struct http_req *req = c->req;
+	bool tunnel = c->state == CONN_TUNNEL && !req->tunnel->raw;
+	bool nothing_said = c->state == CONN_WAIT ? !req->replied : tunnel && req->silent;
 
-	bool nothing_said = c->state == CONN_WAIT
-				    ? !req->replied
-				    : c->state == CONN_TUNNEL && !req->tunnel->raw && req->silent;
 	if (nothing_said && req->head.minor > 0) {
 		/* Any number of these may come before a reply, and every client knows it. */
 		(void)buf_puts(conn_out(c), "HTTP/1.1 100 Continue\r\n\r\n");
@@ -481,8 +492,11 @@ void reply_probe(struct http_conn *c)
 		/* A leading zero of the next chunk's size. */
 		put(conn_out(c), "0");
 		c->probed = true;
-	} else if ((c->state == CONN_SOURCE || (c->state == CONN_TUNNEL && !req->tunnel->raw)) &&
-		   req->source_idle && req->source_left < 0) {
+	} else if (tunnel && req->tunnel->sized) {
+		/* Nothing may be put between the bytes of that reply, but it has an end. */
+		watch_peer(c->sock.io.fd);
+		c->probed = true;
+	} else if ((c->state == CONN_SOURCE || tunnel) && req->source_idle && req->source_left < 0) {
 		/* There is nothing to ask this client with. It will not be back. */
 		conn_kill(c);
 	}
