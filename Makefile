@@ -3,7 +3,7 @@
 # make run      sandboxd in the foreground
 # make test     every test; make test SUITE="unit api" for some
 # make bench    measured figures beside their floors; AGAIN=build/bench.json compares with that run
-# make plot     docs/bench.svg from build/bench.json
+# make plot     docs/bench.svg and the tables of the READMEs from build/bench.json
 # make soak     every operation from 64 clients, SECONDS=n; then nothing is lost and nothing is left
 # make lint     formatting, layers, clang-tidy, cppcheck
 #
@@ -208,7 +208,7 @@ bench: all $B/bench/probe build/sdk.stamp
 	@build/venv/bin/python tests/bench/bench $(if $(PEER),--peer $(PEER)) $(if $(AGAIN),--again $(AGAIN)) $(ROW)
 
 plot:
-	@tests/bench/svg.py
+	@tests/bench/plot.py
 
 $B/bench/%: tests/bench/%.c build/deps/build.stamp
 	@mkdir -p $(@D)

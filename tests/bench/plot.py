@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""svg.py [bench.json [bench.svg]] - the figures of a run as a picture: build/bench.json becomes docs/bench.svg.
+"""plot.py - the figures of build/bench.json as a picture, docs/bench.svg, and those with a bar as a table in the READMEs.
 
 A lane a figure: what was measured as a bar, its floor as a thinner one below, the
 place where its bar is met as a mark. Figures of one unit share a logarithmic
@@ -8,7 +8,6 @@ axis. Nothing but text goes into the file; its colours follow the reader's.
 
 import json
 import math
-import sys
 import time
 from html import escape
 from pathlib import Path
@@ -120,10 +119,33 @@ def picture(figures):
     return "\n".join([*head, *parts, "</svg>"]) + "\n"
 
 
+HEADS = {
+    "README.md": ("figure", "ours", "floor", "ratio", "bar", "", "missed"),
+    "README_zh.md": ("指标", "实测", "下限", "比值", "目标", "", "未达到"),
+}
+BEGIN, END = "<!-- figures: made by make plot -->\n", "<!-- end of figures -->\n"
+
+
+def table(figures, head):
+    """Markdown: every figure that has a bar."""
+    lines = [head[:6], ("---",) * 6]
+    for f in figures:
+        if not f.get("bar"):
+            continue
+        floor = f"{f['floor_name']}: {number(f['floor'])}" if f.get("floor_name") else ""
+        verdict = "ok" if f["ok"] else f"**{head[6]}**"
+        lines.append((f["name"], f"{number(f['value'])} {f['unit']}".strip(), floor,
+                      f"{f['ratio']:.2f}" if f["ratio"] is not None else "", f["bar"], verdict))  # fmt: skip
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def main():
-    source = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/bench.json")
-    target = Path(sys.argv[2] if len(sys.argv) > 2 else ROOT / "docs/bench.svg")
-    target.write_text(picture(json.loads(source.read_text())))
+    figures = json.loads((ROOT / "build/bench.json").read_text())
+    (ROOT / "docs/bench.svg").write_text(picture(figures))
+    for page, head in HEADS.items():
+        before, _, rest = (ROOT / page).read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        (ROOT / page).write_text(before + BEGIN + table(figures, head) + END + after)
 
 
 if __name__ == "__main__":
