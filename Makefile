@@ -192,7 +192,7 @@ $(SHIMS): $B/%.so: tests/%.c | build/deps/test.stamp
 
 test-programs: $(PROGRAMS) $(SHIMS) $(if $(SAN),$(REPLAYS))
 
-test: | build/deps/test.stamp
+test: | build/deps/test.stamp build/deps/registry.stamp
 	@tools/test $(SUITE)
 
 soak: all build/sdk.stamp
@@ -249,9 +249,13 @@ cppcheck: | build/deps/test.stamp
 deps:
 	@tools/deps.sh build
 	@tools/deps.sh test
+	@tools/registry.sh
 
 build/deps/%.stamp: tools/deps.sh tools/libwebsockets.patch
 	@tools/deps.sh $*
+
+build/deps/registry.stamp: tools/registry.sh | build/deps/test.stamp
+	@tools/registry.sh
 
 build/deps/test.stamp build/deps/san.stamp: build/deps/build.stamp
 

@@ -161,6 +161,24 @@ def test_volumes(configured, tmp_path):
         sandboxd.docker.http.delete(f"/volumes/{name}", params={"force": 1})
 
 
+def test_out_of_memory(sandboxd):
+    """Of the entrypoint, whose end is that of the sandbox. A command alone ends alone."""
+    if not sandboxd.docker.http.get("/info").json()["MemoryLimit"]:
+        pytest.skip("the daemon cannot limit memory on this machine")
+    limits = {"memory": "64Mi"}
+    hungry = "head -c 200000000 /dev/zero | tail -c 150000000"  # tail keeps what it will say
+    id = create(sandboxd, resourceLimits=limits, entrypoint=["sh", "-c", "exec tail -c 200000000 /dev/zero"])
+    status = wait(sandboxd, id, "Failed")["status"]
+    assert status["reason"] == "out_of_memory" and "memory limit" in status["message"], status
+    delete(sandboxd, id)
+    lives = running(sandboxd, resourceLimits=limits)
+    sh(sandboxd, lives, hungry + " | wc -c")
+    assert sh(sandboxd, lives, "echo alive") == "alive"
+    # killed by somebody else is something else, also where memory had been short
+    os.kill(container_pid(sandboxd, lives), signal.SIGKILL)
+    assert wait(sandboxd, lives, "Failed")["status"]["reason"] in ("container_killed", "out_of_memory")
+
+
 # ---- the store ---------------------------------------------------------------------------
 
 
