@@ -95,7 +95,9 @@ int kernel_shell_start(struct execd *execd, const struct kernel_spec *spec, stru
 					 .owner = k};
 	if (!k)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel");
-	int r = shell_start(execd, &shell, &k->shell, err);
+	k->mark = strdup(spec->mark); /* what outlives the shell is found by it */
+	int r = !k->mark ? err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel")
+			 : shell_start(execd, &shell, &k->shell, err);
 	if (r >= 0) {
 		shell_set_idle_output(k->shell, spec->output);
 		r = loop_timer_set(execd->loop, &k->timer, loop_now_ms(execd->loop), shell_ready);
@@ -116,7 +118,9 @@ int kernel_shell_fork(struct kernel *parent, const struct kernel_spec *spec, str
 	const struct shell_spec shell = {.mark = spec->mark, .events = &shell_events, .owner = k};
 	if (!k)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "fork a kernel");
-	int r = shell_fork(parent->shell, &shell, &k->shell, err);
+	k->mark = strdup(spec->mark); /* what outlives the shell is found by it */
+	int r = !k->mark ? err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a kernel")
+			 : shell_fork(parent->shell, &shell, &k->shell, err);
 	if (r >= 0) {
 		shell_set_idle_output(k->shell, spec->output);
 		r = loop_timer_set(loop, &k->timer, loop_now_ms(loop) + KERNEL_START_TIMEOUT_MS,

@@ -22,6 +22,7 @@
 #include "execd/launch.h"
 #include "execd/run.h"
 #include "execd/shell.h"
+#include "execd/tree.h"
 #include "lib/clock.h"
 #include "proto/json.h"
 
@@ -315,7 +316,10 @@ static void session_free(struct session *s)
 {
 	struct run_end end = {.reason = RUN_CANCELLED, .exit_code = -1};
 	struct run *run = TAKE_PTR(s->run);
+	bool shell_lives = s->shell && shell_pid(s->shell) > 0;
 	shell_free(TAKE_PTR(s->shell));
+	if (!shell_lives && run && !s->room) /* what a shell that has died had started */
+		(void)tree_kill(0, false, run->id);
 	if (s->current)
 		current_end(s, &end);
 	list_foreach_safe (node, &s->waiting)
