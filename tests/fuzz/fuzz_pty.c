@@ -23,43 +23,13 @@
 static struct drive drive;
 static struct execd agent;
 
-#ifdef __x86_64__
-/* A program that writes what it reads. */
-static const uint8_t shell[] = {
-	0x7f, 'E',  'L',  'F',	2,    1,    1,	  0,	0,    0,    0,	  0,	0,    0,
-	0,    0, /* */
-	2,    0,    62,	  0,	1,    0,    0,	  0,	0x78, 0x00, 0x40, 0,	0,    0,
-	0,    0, /* entry */
-	64,   0,    0,	  0,	0,    0,    0,	  0,	0,    0,    0,	  0,	0,    0,
-	0,    0, /* program headers */
-	0,    0,    0,	  0,	64,   0,    56,	  0,	1,    0,    0,	  0,	0,    0,
-	0,    0, /* */
-	1,    0,    0,	  0,	5,    0,    0,	  0,	0,    0,    0,	  0,	0,    0,
-	0,    0, /* load, r-x */
-	0,    0,    0x40, 0,	0,    0,    0,	  0,	0,    0,    0x40, 0,	0,    0,
-	0,    0, /* */
-	0xaa, 0,    0,	  0,	0,    0,    0,	  0,	0xaa, 0,    0,	  0,	0,    0,
-	0,    0,				     /* */
-	0,    0x10, 0,	  0,	0,    0,    0,	  0, /* */
-	0x48, 0x81, 0xec, 0x00, 0x10, 0x00, 0x00,    /* sub rsp, 4096 */
-	0x31, 0xc0, 0x31, 0xff, 0x48, 0x89, 0xe6, 0xba, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x05, /* read */
-	0x85, 0xc0, 0x7e, 0x10,								    /* or exit */
-	0x89, 0xc2, 0xb8, 0x01, 0x00, 0x00, 0x00, 0xbf, 0x01, 0x00, 0x00, 0x00, 0x0f, 0x05, /* write */
-	0xeb, 0xde,									    /* again */
-	0xb8, 0x3c, 0x00, 0x00, 0x00, 0x31, 0xff, 0x0f, 0x05,				    /* exit */
-};
-#else
-static const uint8_t shell[1]; /* no program: the errors of a shell that does not start are what is left */
-#endif
-
 static void agent_new(void)
 {
 	static const struct http_config config = {.routes = execd_routes, .app = &agent};
 	struct err err;
 
 	(void)signal(SIGPIPE, SIG_IGN);
-	must(mkdir("/bin", 0755) == 0 &&
-	     fs_write_file(AT_FDCWD, "/bin/bash", shell, sizeof(shell), 0755) == 0);
+	jail_program("/bin/bash");
 	must(mkdir("/dev/pts", 0755) == 0);
 	must(mount("devpts", "/dev/pts", "devpts", 0, "newinstance,ptmxmode=0666") == 0);
 	must(symlink("pts/ptmx", "/dev/ptmx") == 0 && setenv("PATH", "/bin", 1) == 0);
