@@ -347,6 +347,8 @@ static int set_up(struct store *s, struct err *err)
 	if (sqlite3_exec(s->db, pragmas, NULL, NULL, NULL) != SQLITE_OK)
 		return store_err(s, err, "open");
 	int version = user_version(s);
+	if (version < 0)
+		return store_err(s, err, "read the version");
 	if (version > SCHEMA_VERSION)
 		return err_set(err, ERR_INVALID, "STORE_ERROR", 0,
 			       "store: '%s' was written by a newer sandboxd (schema %d, this one knows %d)",

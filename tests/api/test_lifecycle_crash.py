@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon import BUILD, END_TIMEOUT_S, KEY, children
+from daemon import BUILD, END_TIMEOUT_S, KEY, ROOT, children
 from images import Image, file, layer, shell
 from test_lifecycle import IMAGE, body, delete, get, groups, running, sh, wait
 
@@ -95,6 +95,7 @@ class Case:
     """One operation: prepare() before the fuse burns, do() while it does, check() by the successor."""
 
     settings = ""  # of both servers; {0}: an OCI layout
+    args = []
 
     def __init__(self, sandboxd):
         self.ids = []
@@ -181,6 +182,8 @@ class Restore(Create):
 
 
 class Unpack(Create):
+    # the sanitized agent needs libraries that no image has
+    args = ["--execd", ROOT / "build/execd"] if BUILD.name == "san" else []
     settings = '[images]\n"layout" = "oci:{0}:v1"\n'
 
     def request(self):
@@ -303,7 +306,7 @@ def test_kill_within(start_sandboxd, tmp_path, case, n):
     layout = Image(layer(shell()), layer([file("marker", b"whole")])).layout(tmp_path / "layout", "v1")
     (tmp_path / "sandbox.toml").write_text(case.settings.replace("{0}", str(layout)))
     own = {"SANDBOX_CONFIG_PATH": str(tmp_path / "sandbox.toml")}
-    first = start_sandboxd(env={**fuse.env, **own})
+    first = start_sandboxd(env={**fuse.env, **own}, args=case.args)
     work = case(first)
     fuse.burn(n)
     done = True
@@ -317,7 +320,7 @@ def test_kill_within(start_sandboxd, tmp_path, case, n):
     first.expect_exit = None
     first.process.wait(END_TIMEOUT_S)
 
-    second = start_sandboxd(state=first.state, env=own)
+    second = start_sandboxd(state=first.state, env=own, args=case.args)
     second.predecessor = first
     work.check(second, done)
     ids = {item["id"] for item in all_of(second, "/sandboxes")} | set(work.ids)
