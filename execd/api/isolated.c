@@ -10,6 +10,10 @@
 #include "lib/clock.h"
 #include "proto/json.h"
 
+/* When a workspace is held to its size_bytes: by the kernel (ENOSPC), or the next run is refused. */
+#define BOUND_AT_ONCE "at_once"
+#define BOUND_AT_END  "after_run"
+
 /* ---- answers ---------------------------------------------------------------------- */
 
 static void put_time(json_t *o, const char *key, uint64_t ms)
@@ -39,6 +43,29 @@ struct creation {
 	struct isolated *session;
 };
 
+/* What has become of its overlays: where their layers lie, and what holds them to their size. */
+static void put_echo(json_t *o, struct isolated *s)
+{
+	size_t n;
+	const struct room_mount *mounts = room_mounts(isolated_room(s), &n);
+	json_t *all = json_deep_copy(json_object_get(isolated_echo(s), "overlays"));
+	(void)json_object_update(o, isolated_echo(s));
+	for (size_t i = 0; i < n; i++) {
+		json_t *one = json_array_get(all, i);
+		if (mounts[i].mode != ROOM_OVERLAY)
+			continue;
+		const char *bound = !mounts[i].persist	 ? BOUND_AT_ONCE
+				    : mounts[i].size_max ? BOUND_AT_END
+							 : "none";
+		(void)json_object_set_new(one, "persist", json_boolean(mounts[i].persist));
+		(void)json_object_set_new(one, "size_bound", json_string(bound));
+		if (mounts[i].size_max)
+			(void)json_object_set_new(one, "size_bytes",
+						  json_integer((json_int_t)mounts[i].size_max));
+	}
+	(void)json_object_set_new(o, "overlays", all);
+}
+
 static void creation_done(void *arg, struct isolated *s, const struct err *err)
 {
 	struct creation *c = arg;
@@ -48,7 +75,7 @@ static void creation_done(void *arg, struct isolated *s, const struct err *err)
 		json_t *o = state_of(s, "dead");
 		(void)json_object_del(o, "status");
 		(void)json_object_del(o, "last_run_at");
-		(void)json_object_update(o, isolated_echo(s));
+		put_echo(o, s);
 		http_reply_json(c->req, 201, o);
 	}
 	free(c);
@@ -101,7 +128,7 @@ int isolated_get_one(struct http_req *req, struct err *err)
 	if (r < 0)
 		return r;
 	json_t *o = state_of(s, "dead");
-	(void)json_object_update(o, isolated_echo(s));
+	put_echo(o, s);
 	(void)json_object_set_new(o, "runs", json_integer((json_int_t)isolated_runs(s)));
 	http_reply_json(req, 200, o);
 	return 0;
@@ -178,6 +205,8 @@ static void put_kept(json_t *o, const struct execd *execd)
 	if (problem)
 		(void)json_object_set_new(v, "message", json_string(problem));
 	(void)json_object_set_new(o, "persist", v);
+	(void)json_object_set_new(o, "size_bound",
+				  json_pack("{s:s, s:s}", "memory", BOUND_AT_ONCE, "disk", BOUND_AT_END));
 }
 
 static void capabilities_known(void *arg, const struct probe_result *p)

@@ -95,6 +95,9 @@ static int get_mount(struct isolated_request *rq, json_t *obj, const char *field
 		r = json_get_int(obj, "size_bytes", JSON_OPTIONAL, 1, BYTES_MAX, &size, err);
 	if (given < 0 || r < 0)
 		return -EINVAL;
+	/* A bound is there to be held: only in memory does the kernel do that while a run is on. */
+	if (given == 0 && size > 0)
+		persist = false;
 	if (given > 0 && mode != ROOM_OVERLAY)
 		return invalid(err, field, "persist: is for overlays only");
 	for (size_t i = 0; i < room->mounts_n; i++)

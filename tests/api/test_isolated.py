@@ -398,6 +398,33 @@ def test_a_full_disk_is_the_session_s_own(execd, workspace):
     assert session.out("rm -f big /tmp/big; echo small > small; cat small") == "small"
 
 
+def test_a_size_is_held_while_a_run_is_on(execd, workspace):
+    """Whoever names a size gets one that the kernel holds; the answer says so, and others do not feel it."""
+    other = Session(execd, overlays=[{"path": str(workspace)}])
+    session = Session(execd, overlays=[{"path": str(workspace), "size_bytes": 1 << 20}])
+    mount = session.info["overlays"][0]
+    assert mount["size_bound"] == "at_once" and mount["size_bytes"] == 1 << 20 and mount["persist"] is False
+    assert other.info["overlays"][0]["size_bound"] in ("none", "at_once")  # on disk, where it can hold layers
+    assert "No space left" in session.run("yes 2>&1 >big")[1]
+    assert other.out("head -c 3000000 /dev/zero >big; stat -c %s big") == "3000000"
+    assert execd.http.get(session.path).json()["overlays"] == session.info["overlays"]
+    bounds = execd.http.get("/v1/isolated/capabilities").json()["size_bound"]
+    assert bounds == {"memory": "at_once", "disk": "after_run"}
+
+
+@pytest.mark.skipif(shutil.which("python3") is None, reason="there is no python3 here")
+def test_a_call_is_forked_into_a_room_of_any_kind(agent):
+    """As root with and without CAP_SYS_ADMIN, and as an ordinary user: always by the warm Python."""
+    code = """import os, sys
+def handler(event):
+    caps = [line for line in open('/proc/self/status') if line.startswith('CapEff')][0].split()[1]
+    return [event, sys.flags.isolated, int(caps, 16), os.getpid() < 10]
+"""
+    for n in range(4):
+        response = agent.http.post("/v1/isolated/run", json={"code": code, "event": n})
+        assert response.json().get("result") == [n, 1, 0, True], response.text
+
+
 # ---- the agent ------------------------------------------------------------------------
 
 
