@@ -11,8 +11,10 @@
  */
 #include "execd/limits.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,6 +25,7 @@
 #include "proto/json.h"
 
 #define LEAF	    "execd.agent" /* where PID 1 and its companions go */
+#define PREFIX	    "execd."
 #define MOVE_ROUNDS 16		  /* of moving what forks meanwhile */
 #define MIB	    ((uint64_t)1 << 20)
 #define JSON_MAX    4096
@@ -122,6 +125,25 @@ static void find_place(struct place *p, const char *controller)
 	p->usable = cgroup_find(controller, p->dir, &p->version) >= 0 && access(p->dir, W_OK) >= 0;
 }
 
+/*
+ * What an agent left behind that was killed: execd.<id>-<its pid>. Those of one that lives are not touched, and
+ * one with processes in it is not removed by the kernel.
+ */
+static void remove_stale(const struct place *p)
+{
+	DIR *dir = p->usable ? opendir(p->dir) : NULL;
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		const char *pid = strrchr(e->d_name, '-');
+		struct scan s = SCAN(pid ? pid + 1 : "");
+		pid_t owner = (pid_t)scan_number(&s, 10, INT32_MAX);
+		if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) == 0 && scan_ok(&s) && owner > 0 &&
+		    (owner == getpid() || (kill(owner, 0) < 0 && errno == ESRCH)))
+			(void)unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR);
+	}
+	if (dir)
+		(void)closedir(dir);
+}
+
 int limiter_new(struct limiter **ret)
 {
 	struct limiter *l = calloc(1, sizeof(*l));
@@ -131,6 +153,8 @@ int limiter_new(struct limiter **ret)
 	/* Before processes move to a leaf: afterwards our own place would be that. */
 	for (size_t i = 0; i < ARRAY_SIZE(l->places); i++)
 		find_place(&l->places[i], controllers[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(l->places); i++)
+		remove_stale(&l->places[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(l->places); i++)
 		if (l->places[i].usable && l->places[i].version == CGROUP_2)
 			l->places[i].usable = hand_down(l->places[i].dir, controllers[i]);
@@ -195,7 +219,7 @@ static int make_dir(struct limits_hold *h, size_t i, const struct place *p, cons
 	if (i > 0 && h->dirs[0] && p->version == CGROUP_2 && h->limiter->places[0].version == CGROUP_2)
 		return 0;
 	_cleanup_free_ char *dir = NULL, *procs = NULL;
-	if (asprintf(&dir, "%s/execd.%s", p->dir, id) < 0) {
+	if (asprintf(&dir, "%s/" PREFIX "%s-%d", p->dir, id, (int)getpid()) < 0) {
 		dir = NULL;
 		return -ENOMEM;
 	}

@@ -120,23 +120,49 @@ class Daemon:
             raise AssertionError(f"{self.process.args[0]}: {', '.join(problems)}\n{self.logs()}")
 
 
-def end_orphans(pids):
-    """Waits for those of our adopted children that are dying; names and kills the others."""
-    leaked = []
+def see_ends(pids, timeout_ms):
+    """Waits until they have ended, and collects those that are ours; those that have not, by number.
+
+    All at once: the init of a PID namespace ends only when whoever entered that from outside has been collected.
+    """
+    poll, open_fds = select.poll(), {}
     for pid in pids:
         try:
             pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        open_fds[pidfd] = pid
+        poll.register(pidfd, select.POLLIN)
+    while open_fds:
+        ready = poll.poll(timeout_ms)
+        if not ready:
+            break
+        for pidfd, _ in ready:
+            poll.unregister(pidfd)
+            os.close(pidfd)
+            try:
+                os.waitpid(open_fds.pop(pidfd), 0)
+            except ChildProcessError:
+                pass  # somebody else's
+    for pidfd in open_fds:
+        os.close(pidfd)
+    return list(open_fds.values())
+
+
+def end_orphans(pids):
+    """Waits for those of our adopted children that are dying; names and kills the others."""
+    names = {}
+    for pid in pids:
+        try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            names[pid] = name.strip() or str(pid)
         except (ProcessLookupError, FileNotFoundError):
             continue
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(2000):
-            leaked.append(name.strip() or str(pid))
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-        os.waitpid(pid, 0)
-    return leaked
+    left = see_ends(names, 2000)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    see_ends(left, 10000)
+    return [names[pid] for pid in left]
 
 
 class Execd(Daemon):

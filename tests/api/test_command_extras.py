@@ -43,7 +43,7 @@ def cgroups():
 def cgroups_left(execd):
     """Those of this agent's commands."""
     ids = {item["id"] for item in execd.http.get("/command").json()["items"]}
-    return [path for path in cgroups() if path.name.removeprefix("execd.") in ids]
+    return [path for path in cgroups() if path.name.removeprefix("execd.").rpartition("-")[0] in ids]
 
 
 def last(evs):
