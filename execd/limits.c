@@ -26,7 +26,7 @@
 
 #define LEAF	    "execd.agent" /* where PID 1 and its companions go */
 #define PREFIX	    "execd."
-#define MOVE_ROUNDS 16		  /* of moving what forks meanwhile */
+#define MOVE_ROUNDS 16 /* of moving what forks meanwhile */
 #define MIB	    ((uint64_t)1 << 20)
 #define JSON_MAX    4096
 #define BOUNDED_MAX LIMIT_PROCESSES /* the last bound that a cgroup may enforce */
@@ -126,8 +126,8 @@ static void find_place(struct place *p, const char *controller)
 }
 
 /*
- * What an agent left behind that was killed: execd.<id>-<its pid>. Those of one that lives are not touched, and
- * one with processes in it is not removed by the kernel.
+ * What an agent left behind that was killed: execd.<id>-<its pid>. Those of one that lives are not touched,
+ * and one with processes in it is not removed by the kernel.
  */
 static void remove_stale(const struct place *p)
 {

@@ -18,6 +18,16 @@
 
 #define CAPABILITIES_N 64 /* more than there are */
 
+int warden_limit(const struct wire_plan *head)
+{
+	for (size_t i = 0; i < MIN((size_t)head->rlimits_n, ARRAY_SIZE(head->rlimits)); i++) {
+		const struct rlimit r = {head->rlimits[i].soft, head->rlimits[i].hard};
+		if (setrlimit((__rlimit_resource_t)head->rlimits[i].resource, &r) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 static int set_ids(const struct wire_plan *head)
 {
 	gid_t groups[ARRAY_SIZE(head->groups)];

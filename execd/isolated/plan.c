@@ -216,6 +216,14 @@ static int finish(struct plan_out *p, struct wire_plan *head, const void *confin
 	return r;
 }
 
+static void put_rlimits(struct wire_plan *head, const struct spawn_rlimit *rlimits, size_t n)
+{
+	head->rlimits_n = (uint32_t)MIN(n, ARRAY_SIZE(head->rlimits));
+	for (uint32_t i = 0; i < head->rlimits_n; i++)
+		head->rlimits[i] = (struct wire_rlimit){(uint32_t)rlimits[i].resource,
+							rlimits[i].limit.rlim_cur, rlimits[i].limit.rlim_max};
+}
+
 int plan_room(const struct room_spec *spec, const struct room_place *place, struct buf *out, struct err *err)
 {
 	struct plan_out p = {
@@ -239,11 +247,7 @@ int plan_room(const struct room_spec *spec, const struct room_place *place, stru
 	head.groups_n = (uint32_t)MIN(place->groups_n, ARRAY_SIZE(head.groups));
 	for (uint32_t i = 0; i < head.groups_n; i++)
 		head.groups[i] = place->groups[i];
-	head.rlimits_n = (uint32_t)MIN(place->rlimits_n, ARRAY_SIZE(head.rlimits));
-	for (uint32_t i = 0; i < head.rlimits_n; i++)
-		head.rlimits[i] = (struct wire_rlimit){(uint32_t)place->rlimits[i].resource,
-						       place->rlimits[i].limit.rlim_cur,
-						       place->rlimits[i].limit.rlim_max};
+	put_rlimits(&head, place->rlimits, place->rlimits_n);
 	(void)put_text(&p, ""); /* 0 is none */
 	head.hostname = put_text(&p, place->name);
 	head.cwd = put_text(&p, spec->mounts_n > 0 ? spec->mounts[0].path : "/");
@@ -287,10 +291,12 @@ int plan_clerk(const struct room_ids_in_force *ids, const char *cwd, uint64_t ta
 	return finish(&p, &head, NULL, 0, out);
 }
 
-int plan_fork(const struct room_ids_in_force *ids, const struct confine_plan *confine, struct buf *out)
+int plan_fork(const struct room_ids_in_force *ids, const struct confine_plan *confine,
+	      const struct spawn_rlimit *rlimits, size_t rlimits_n, struct buf *out)
 {
 	struct plan_out p = {.steps = BUF_INIT(WIRE_MAX), .text = BUF_INIT(WIRE_MAX)};
 	struct wire_plan head = head_of(ids, WIRE_FORK, 0);
+	put_rlimits(&head, rlimits, rlimits_n);
 	return finish(&p, &head, confine, confine ? confine->size : 0, out);
 }
 

@@ -38,7 +38,8 @@ int plan_remount(const struct room_mount *mount, size_t index, unsigned top, boo
 /* That of a clerk, which begins in cwd. */
 int plan_clerk(const struct room_ids_in_force *ids, const char *cwd, uint64_t tag, struct buf *out);
 /* What a process becomes that is forked into a room: no steps, no text. */
-int plan_fork(const struct room_ids_in_force *ids, const struct confine_plan *confine, struct buf *out);
+int plan_fork(const struct room_ids_in_force *ids, const struct confine_plan *confine,
+	      const struct spawn_rlimit *rlimits, size_t rlimits_n, struct buf *out);
 /* enum view_kind; -1: there is no such step. */
 int plan_step_kind(const struct buf *plan, uint32_t i);
 /* Words for step i of a plan, from its own text: "workspace '/x': mount the overlay". In out, which is

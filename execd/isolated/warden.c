@@ -37,7 +37,6 @@
 #include "execd/isolated/warden.h"
 #include "lib/util.h"
 
-#define FDS_ABOVE    128 /* where descriptors wait for their place: above any number they may get */
 #define CHILD_STACK  65536
 #define CHILDREN_MAX 4096
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -121,17 +120,6 @@ static int open_namespaces(const struct wire_plan *head, struct namespaces *ret)
 	return 0;
 }
 
-/* While the privileges to do so are there: the user that we become may not have them. */
-static int limit(const struct wire_plan *head)
-{
-	for (size_t i = 0; i < MIN((size_t)head->rlimits_n, ARRAY_SIZE(head->rlimits)); i++) {
-		const struct rlimit r = {head->rlimits[i].soft, head->rlimits[i].hard};
-		if (setrlimit((__rlimit_resource_t)head->rlimits[i].resource, &r) < 0)
-			return -errno;
-	}
-	return 0;
-}
-
 static void become(const struct plan *plan, int socket, int listener)
 {
 	const struct wire_plan *head = plan->head;
@@ -158,7 +146,7 @@ static void become(const struct plan *plan, int socket, int listener)
 		fail(socket, WIRE_STAGE_NETWORK, 0, -r);
 	if (sethostname(plan->text + head->hostname, strlen(plan->text + head->hostname)) < 0)
 		fail(socket, WIRE_STAGE_NAME, 0, errno);
-	r = limit(head);
+	r = warden_limit(head);
 	if (r < 0)
 		fail(socket, WIRE_STAGE_LIMITS, 0, -r);
 	confine(plan, socket, listener, CONFINE_BEFORE_IDS);
@@ -307,6 +295,7 @@ static void start_text(struct warden *w, const struct wire_spawn *head, char *te
 	struct start s = {.warden = w, .head = head};
 	char *p = text;
 	const char *end = text + head->text_n;
+	int above = 3;
 	if (head->text_n == 0 || end[-1] != '\0' || head->fds_n > ARRAY_SIZE(s.fds))
 		_exit(1);
 	s.path = p;
@@ -317,8 +306,11 @@ static void start_text(struct warden *w, const struct wire_spawn *head, char *te
 	s.envp = cut_strings(&p, end, head->envc);
 	if (!s.argv || !s.envp)
 		_exit(1);
+	/* Out of the way of every place, and no higher than it must be: their number may be bounded. */
+	for (uint32_t i = 0; i < head->fds_n; i++)
+		above = MAX(above, head->fds[i] + 1);
 	for (uint32_t i = 0; i < head->fds_n; i++) {
-		s.fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, FDS_ABOVE);
+		s.fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, above);
 		if (s.fds[i] < 0)
 			_exit(1);
 	}

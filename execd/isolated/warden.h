@@ -38,6 +38,9 @@ int view_build(const struct plan *plan, int *ret_cellar, uint32_t *ret_step);
 /* One VIEW_OVERLAY step, in a room that has been entered; what was mounted there is detached. */
 int view_remount(int cellar, const struct view_step *step, const char *text);
 
+/* become.c: the room's rlimits, while the privileges for it are there: the user that we become may not have
+ * them. */
+int warden_limit(const struct wire_plan *head);
 /* become.c: the room's ids, and no privilege at all. -errno, and what did not work. */
 int warden_become(const struct wire_plan *head, enum wire_stage *ret_stage);
 /* warden.c: the life of an init from its clone on. Never returns. */

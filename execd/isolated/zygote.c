@@ -186,7 +186,6 @@ static void fork_leave(struct fork *f)
 {
 	const struct rusage none = {};
 	struct child *c = hosted_find(f->room, f->head.tag);
-	zygote_check(f->zygote);
 	if (c && hosted_send(f->room, &f->head, &f->text, f->fds) < 0)
 		hosted_ended(c, CANNOT_START, &none);
 	fork_free(f);
@@ -215,7 +214,7 @@ static void fork_arrived(struct fork *f, pid_t pid)
 	int signo = c ? hosted_take(c) : 0;
 	int r = c ? child_adopt(room->rooms->execd->reaper, c, pid, on_exit) : -ECANCELED;
 	f->zygote->served = true;
-	if (r >= 0 && room->limits && limits_hold_enter(room->limits, pid) < 0)
+	if (r >= 0 && room->limits && limits_hold_join(room->limits, pid) < 0)
 		signo = SIGKILL;
 	if (r >= 0 && signo)
 		(void)child_kill(c, signo);
@@ -235,10 +234,13 @@ static void fork_event(struct loop_io *io, uint32_t events)
 	ssize_t n = recv(f->socket, &a, sizeof(a), MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n == sizeof(a) && a.pid > 0)
+	if (n == sizeof(a) && a.pid > 0) {
 		fork_arrived(f, a.pid);
-	else
-		fork_leave(f);
+		return;
+	}
+	if (n != sizeof(a)) /* a no may be for this room alone */
+		zygote_check(f->zygote);
+	fork_leave(f);
 }
 
 static size_t put_namespaces(const struct room *room, int *fds)
@@ -281,9 +283,13 @@ static int fork_ask(struct fork *f)
 	_cleanup_buf_ struct buf plan = BUF_INIT(WIRE_MAX);
 	_cleanup_close_ int theirs = -EBADF;
 	struct room *room = f->room;
+	struct spawn bounds = {0};
 	int pair[2], r = zygote_start(f->zygote);
+	if (room->limits)
+		limits_hold_apply(room->limits, &bounds);
 	if (r >= 0)
-		r = plan_fork(&room->ids, confine_plan(room->confine), &plan);
+		r = plan_fork(&room->ids, confine_plan(room->confine), bounds.rlimits, bounds.rlimits_n,
+			      &plan);
 	if (r >= 0)
 		r = confine_start_init(&f->listener, room->confine, NULL);
 	if (r < 0)

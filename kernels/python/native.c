@@ -44,7 +44,9 @@ int execd_become(const struct wire_plan *head, int socket, int *ret_listener)
 	const struct confine_plan *plan = (const void *)(head + 1);
 	struct confine_fault fault = {.listener = -1};
 	enum wire_stage stage;
-	int r = head->confine_n ? confine_apply(plan, socket, CONFINE_BEFORE_IDS, &fault) : 0;
+	int r = warden_limit(head);
+	if (r >= 0 && head->confine_n)
+		r = confine_apply(plan, socket, CONFINE_BEFORE_IDS, &fault);
 	if (r >= 0)
 		r = warden_become(head, &stage);
 	/* What runs here is the room's own, and there is nothing of anybody else's in its memory. */

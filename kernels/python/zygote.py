@@ -11,6 +11,7 @@ but those that Python needs to start, no descriptors but its socket, and takes n
 
 import array
 import ctypes
+import errno
 import fcntl
 import gc
 import importlib
@@ -93,6 +94,8 @@ class Zygote:
             os.environb[name] = value
         listener = ctypes.c_int(-1)
         r = self.native.execd_become(request.plan, request.socket, ctypes.byref(listener))
+        if r == 0 and not os.access(os.__file__, os.R_OK):
+            r = -errno.EACCES  # this Python's modules are not for the room: its own Python is another one
         request.answer(r or pid)
         if r or os.read(request.sync, 1) == b"":
             os._exit(1)

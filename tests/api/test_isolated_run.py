@@ -152,9 +152,12 @@ def test_what_a_forked_call_is_denied_is_told(execd):
 
 @needs_python
 def test_a_forked_call_as_somebody_else_and_in_bounds(execd):
+    code = "import resource, sys\ndef handler(event):\n    return [*resource.getrlimit(resource.RLIMIT_NOFILE), sys.flags.isolated]"
+    assert call(execd, code=code, limits={"open_files": 77})["result"] == [77, 77, 1]
+    # Where the warm Python's modules are not for that user, it is another one.
     seen = call(execd, code=LOOK, uid=12345)["result"]
-    assert seen["uid"] == 12345 and seen["isolated"] == 1
     assert seen["status"]["Uid"].split() == ["12345"] * 4 and seen["status"]["Groups"] in ("", "0")
+    assert call(execd, code=code, uid=12345, limits={"open_files": 77})["result"][:2] == [77, 77]
     seen = call(execd, code=LOOK, uid_mode="userns")["result"]
     assert seen["isolated"] == 1 and int(seen["status"]["CapEff"], 16) == 0
 
