@@ -127,9 +127,10 @@ $O/sandboxd/api/docs.o: sandboxd/api/docs.html proto/lifecycle.yaml
 $O/kernels.o: $O/kernels.S
 	$(Q)$(CC) -I. -c $< -o $@
 
-$B/execd: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o $O/profiles.o
+$B/execd: STATIC := $(if $(SAN)$(TSAN),,-static -s)
+$B/execd $B/execd-dynamic: $(call objects,$(SHARED) $(EXECD)) $O/kernels.o $O/profiles.o
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(if $(SAN)$(TSAN),,-static -s) $^ $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -o $@
+	$(Q)$(CC) $(STATIC) $^ $(LDFLAGS) $(LIBS) $(ZSTD)/lib/libzstd.a -lz -o $@
 
 $B/sandboxd: $(call objects,$(SHARED) $(SANDBOXD)) $O/profiles.o
 	@echo "  LINK  $@"
@@ -155,7 +156,7 @@ $B/kernels/go: $(wildcard kernels/go/*.go) kernels/go/go.mod kernels/go/go.sum
 # ---- tests --------------------------------------------------------------
 
 # Everything but the mains, so that a unit test draws what it names.
-$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(SANDBOXD))) $O/kernels.o $O/profiles.o
+$B/house.a: $(call objects,$(filter-out %/main.c,$(SHARED) $(EXECD) $(if $(TSAN),,$(SANDBOXD)))) $O/kernels.o $O/profiles.o
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
@@ -190,7 +191,11 @@ $(SHIMS): $B/%.so: tests/%.c | build/deps/test.stamp
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 -O2 $(WARNINGS) -fPIC -shared $< -o $@ -ldl
 
-test-programs: $(PROGRAMS) $(SHIMS) $(if $(SAN),$(REPLAYS))
+# The agent and what its workers stand on.
+tsan-programs: $B/execd $(patsubst %,$B/unit/test_%,pool loop walk output)
+
+# execd-dynamic: the same objects with a malloc that valgrind can stand in for.
+test-programs: $(PROGRAMS) $(SHIMS) $(if $(SAN),,$B/execd-dynamic) $(if $(SAN),$(REPLAYS))
 
 test: | build/deps/test.stamp build/deps/registry.stamp
 	@tools/test $(SUITE)
@@ -266,7 +271,7 @@ build/sdk.stamp: tools/sdk.sh tests/requirements.txt tests/sdk/package.json | bu
 clean:
 	rm -rf $(filter-out build/deps,$(wildcard build/*))
 
-.PHONY: all kernels test test-programs fuzz soak demo run bench plot lint layers check-format format tidy cppcheck deps clean
+.PHONY: all kernels test test-programs tsan-programs fuzz soak demo run bench plot lint layers check-format format tidy cppcheck deps clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(patsubst %.o,%.d,$(call objects,$(SOURCES) $(wildcard tests/fuzz/*.c)))

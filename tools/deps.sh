@@ -18,7 +18,7 @@ build_packages='gcc make cmake:cmake pkg-config libc6-dev libjansson-dev libsqli
 test_packages='libcmocka-dev clang-format:clang-format clang-tidy:clang-tidy cppcheck:cppcheck
 	nginx-light:nginx wrk:wrk zstd:zstd python3 python3-venv iproute2:ip curl:curl
 	containernetworking-plugins nftables:nft skopeo:skopeo umoci:umoci runc:runc busybox-static:busybox
-	docker.io:dockerd bubblewrap:bwrap'
+	docker.io:dockerd bubblewrap:bwrap valgrind:valgrind'
 
 lws_version=4.3.5
 lws_orig=libwebsockets_4.3.5.orig.tar.gz
