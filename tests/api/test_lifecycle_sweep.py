@@ -10,7 +10,7 @@ import pytest
 
 from daemon import END_TIMEOUT_S
 from images import Image, Registry
-from test_lifecycle import body, crash, create, delete, entered, get, go, nothing_left, running, slow_runtime, wait  # noqa: F401
+from test_lifecycle import body, crash, create, entered, get, go, running, slow_runtime, wait  # noqa: F401
 from test_lifecycle_crash import NOTHING, census, stop
 from test_lifecycle_images import named
 
@@ -153,16 +153,3 @@ def test_delete_in_each_phase_of_a_creation(start_sandboxd, slow_runtime, tmp_pa
             threading.Event().wait(0.05)
         stop(sandboxd)
         assert census(sandboxd, [id]) == NOTHING
-
-
-def test_an_agent_that_does_not_answer(start_sandboxd, tmp_path):
-    """Is a failure of its creation, which is told apart from a container that does not start."""
-    mute = tmp_path / "mute"
-    mute.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
-    mute.chmod(0o755)
-    sandboxd = start_sandboxd(args=["--execd", mute, "--provision-timeout", "1"])
-    id = create(sandboxd)
-    status = wait(sandboxd, id, "Failed")["status"]
-    assert status["reason"] == "provision_timeout" and "did not answer" in status["message"]
-    delete(sandboxd, id)
-    nothing_left(sandboxd, id)

@@ -534,7 +534,14 @@ static void test_provision_timeout(void **state)
 	create(id, 0);
 	run_until(id, SANDBOX_FAILED);
 	is(id, SANDBOX_FAILED, "provision_timeout");
+	assert_non_null(strstr(look(id).message, "did not start"));
 	assert_int_equal(fake.forced, 1);
+	/* told apart from one whose agent says nothing */
+	create(id, 0);
+	started(1);
+	run_until(id, SANDBOX_FAILED);
+	is(id, SANDBOX_FAILED, "provision_timeout");
+	assert_non_null(strstr(look(id).message, "did not answer"));
 }
 
 /* A stop that does not end is forced, and the reason of the stop stays. */
