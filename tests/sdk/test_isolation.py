@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,14 +33,33 @@ from opensandbox.models.isolated import (
 from opensandbox.models.sandboxes import SandboxEndpoint
 from opensandbox.sync.adapters.isolated_adapter import IsolatedSessionsAdapterSync
 
+import containers
 from daemon import ROOT, Execd
 
 
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory):
-    daemon = Execd(tmp_path_factory.mktemp("execd") / "execd.log")
-    yield daemon
-    daemon.stop()
+@pytest.fixture(scope="module", params=["process", "sandbox"])
+def agent(request, tmp_path_factory):
+    """One beside the tests, and one in a sandbox of sandboxd, which shares the folder `place` with them."""
+    folder = tmp_path_factory.mktemp("agent")
+    place = tmp_path_factory.mktemp("place")
+    if request.param == "process":
+        daemon = Execd(folder / "execd.log")
+        daemon.place = place
+        yield daemon
+        daemon.stop()
+        return
+    if why := containers.kinds()["sandbox"]:
+        pytest.skip(why)
+    made = containers.in_sandbox(folder, place)
+    yield next(made)
+    made.close()
+
+
+@pytest.fixture
+def tmp_path(agent):
+    folder = Path(tempfile.mkdtemp(dir=agent.place))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
