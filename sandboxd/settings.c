@@ -85,7 +85,8 @@ static const struct setting settings[] = {
 	{"docker", "no_new_privileges", SET_BOOL, AT(docker.no_new_privileges), 0, 0, "true",
 	 "no program in a container gains privileges by its file's bits"},
 	{"docker", "seccomp_profile", SET_PATH, AT(docker.seccomp_profile), 0, 0, NULL,
-	 "file of a seccomp profile, or unconfined; default: the daemon's; with oci one that is built in"},
+	 "file of a seccomp profile, unconfined, or nested: the one built in, with which rooms can be made; "
+	 "default: with docker the daemon's, with oci the one built in"},
 	{"docker", "apparmor_profile", SET_STRING, AT(docker.apparmor_profile), 0, 0, NULL,
 	 "name of an AppArmor profile; default: the daemon's"},
 	{"docker", "sandbox_env", SET_PAIRS, AT(docker.sandbox_env), 0, 0, "{}",

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,18 @@ MASKED = ["/proc/keys", "/proc/timer_list", "/proc/kcore", "/sys/firmware"]
 READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
+@contextmanager
+def empty_procfs(folder):
+    """As the README tells operators to: a procfs of nobody's processes, with nothing else in it."""
+    folder.mkdir()
+    subprocess.run(["unshare", "--pid", "--fork", "--propagation", "unchanged", "mount", "-t", "proc",
+                    "-o", "ro,nosuid,nodev,noexec,subset=pid", "proc", folder], check=True)  # fmt: skip
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 class Contained:
     """What the tests use of an Execd; place: a folder that is the same inside and outside."""
 
@@ -30,10 +43,13 @@ class Contained:
         self.http = httpx.Client(base_url=url, headers={"X-EXECD-ACCESS-TOKEN": token}, timeout=END_TIMEOUT_S)
 
 
-def in_sandbox(folder, place, runtime=None):
-    """Of a sandboxd with its own settings, made by crun or by the daemon `runtime`: yields a Contained."""
+@contextmanager
+def in_sandbox(folder, place, runtime=None, settings_of_docker=""):
+    """Of a sandboxd with its own settings, made by crun or by the daemon `runtime`"""
     settings = folder / "sandboxd.toml"
-    settings.write_text(f"[storage]\nallowed_host_paths = [{json.dumps(str(place))}]\n[sandboxd]\nimage_pull = false\n")
+    allowed = json.dumps([str(place), "/usr"])
+    settings.write_text(f"[storage]\nallowed_host_paths = {allowed}\n[sandboxd]\nimage_pull = false\n"
+                        f"[docker]\n{settings_of_docker}\n")
     sandboxd = Sandboxd(folder / "sandboxd.log", folder / "state", args=["--config", settings], docker=runtime)
     try:
         if runtime:
@@ -61,6 +77,7 @@ def links():
     return [(name, f"usr/{name}") for name in LINKS]
 
 
+@contextmanager
 def with_crun(folder, place):
     """A container with CAP_SYS_ADMIN and a masked /proc, in the machine's network."""
     root = folder / "rootfs"
@@ -103,6 +120,7 @@ def with_crun(folder, place):
         daemon.stop()
 
 
+@contextmanager
 def with_docker(docker, place):
     """A container with CAP_SYS_ADMIN of the daemon, in the machine's network."""
     docker.load("usr:1", {"etc/passwd": (b"root:x:0:0::/root:/bin/sh\n", 0o644)}, links(), folders=("usr", "tmp", "root"))

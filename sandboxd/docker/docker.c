@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,6 +16,9 @@
 #include "lib/sha256.h"
 #include "sandboxd/agent.h"
 #include "sandboxd/docker/box.h"
+#include "seccomp/profile.h"
+
+extern const char profile_default_start[], profile_default_end[];
 
 #define ADDRESS_DEFAULT "unix:///var/run/docker.sock"
 #define SECCOMP_MAX	(1u << 20) /* bytes of a profile */
@@ -35,6 +39,22 @@ static void name_owner(struct docker *d)
 	(void)snprintf(d->owner, sizeof(d->owner), "%s", sha256_end_hex(&sum, hex));
 }
 
+/* The profile of the embedded runtime, with which rooms can be made; what of it is for capabilities is for
+ * those that a container here has. */
+static int built_in_seccomp(struct docker *d, struct err *err)
+{
+	const uint64_t caps = 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_SYS_CHROOT;
+	json_t *resolved = NULL,
+	       *profile = json_loadb(profile_default_start,
+				     (size_t)(profile_default_end - profile_default_start), 0, NULL);
+	int r = profile_resolve(profile, caps, "docker.seccomp_profile", &resolved, err);
+
+	d->seccomp = r == 0 ? json_dumps(resolved, JSON_COMPACT) : NULL;
+	json_decref(profile);
+	json_decref(resolved);
+	return r;
+}
+
 static int read_seccomp(struct docker *d, struct err *err)
 {
 	const char *path = d->config->docker.seccomp_profile;
@@ -42,9 +62,13 @@ static int read_seccomp(struct docker *d, struct err *err)
 
 	if (!path)
 		return 0;
-	if (strcmp(path, "unconfined") == 0)
+	if (strcmp(path, "unconfined") == 0) {
 		d->seccomp = strdup(path);
-	else {
+	} else if (strcmp(path, "nested") == 0) {
+		int r = built_in_seccomp(d, err);
+		if (r < 0)
+			return r;
+	} else {
 		int r = fs_read_file(AT_FDCWD, path, &text);
 		if (r < 0)
 			return err_sys(err, "CONFIG", -r, "docker.seccomp_profile: read '%s'", path);

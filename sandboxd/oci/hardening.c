@@ -120,6 +120,8 @@ int hardening_load(const struct config *config, bool own_network, struct hardeni
 	uint64_t caps = 0;
 
 	int r = load_capabilities(config->docker.drop_capabilities, own_network, &h, &caps, err);
+	if (path && strcmp(path, "nested") == 0)
+		path = NULL; /* it is the one built in, with Docker; here that is by nested_isolation */
 	if (config->nested_isolation)
 		caps |= 1ULL
 			<< CAP_SYS_ADMIN; /* for the profile: those who make namespaces have it in them */

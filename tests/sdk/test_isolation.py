@@ -50,9 +50,8 @@ def agent(request, tmp_path_factory):
         return
     if why := containers.kinds()["sandbox"]:
         pytest.skip(why)
-    made = containers.in_sandbox(folder, place)
-    yield next(made)
-    made.close()
+    with containers.in_sandbox(folder, place) as daemon:
+        yield daemon
 
 
 @pytest.fixture
