@@ -163,6 +163,11 @@ int room_spawn(struct room *room, struct child *c, const struct spawn *spec, chi
 	if (r == -EAGAIN)
 		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", EAGAIN,
 			       "start '%s': the isolated session is too busy to take it", spec->path);
+	/* It could not be made, and why is on its way: who waits for the child hears of that. */
+	if (r == -EPIPE && room->state == ROOM_STARTING) {
+		room->again = true; /* nor will it be */
+		r = 0;
+	}
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "start '%s' in the isolated session", spec->path);
 	hosted_add(room, c, head.tag, on_exit);
