@@ -84,6 +84,15 @@ class Daemon:
         self._clients.append(client)
         return client
 
+    def answers(self, path):
+        """The first answer; who does not give it is ended here, for nobody else knows of him yet."""
+        try:
+            assert self.http.get(path).status_code == 200, self.logs()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
     def raw(self):
         """A bare connection."""
         connection = socket.create_connection((self.host, self.port), timeout=30)
@@ -174,7 +183,7 @@ class Execd(Daemon):
         super().__init__([*wrap, EXECD, "--listen-fd", "{fd}", *args], log, environ)
         self.token = token
         self.http = self.client(headers={"X-EXECD-ACCESS-TOKEN": token} if token else None)
-        assert self.http.get("/ping").status_code == 200, self.logs()
+        self.answers("/ping")
 
     def stream(self, method, path, **request):
         """A context: the open response; events(response) yields what it brings."""
@@ -210,7 +219,7 @@ class Sandboxd(Daemon):
         # every answer that a test asks for is held against the document
         told = contract(ROOT / "proto/lifecycle.yaml", apart=PASSED_ON)
         self.http = self.client(headers={"OPEN-SANDBOX-API-KEY": key} if key else None, event_hooks={"response": [told.check]})
-        assert self.http.get("/health").status_code == 200, self.logs()
+        self.answers("/health")
 
     def stop(self):
         """Sandboxes outlive their control plane: they are ended first."""
