@@ -79,6 +79,7 @@ STATUS = {
     "ENOSPC": (507, 503), "EDQUOT": (507,), "EMFILE": (503,), "ENFILE": (503,), "ENOMEM": (503,), "EIO": (500,),
     "EACCES": (403, 400, 501), "EROFS": (403, 500), "ENOSYS": (500, 501), "EPERM": (403, 501, 500), "EAGAIN": (503,),
 }  # fmt: skip
+MEMORY = ("mmap", "brk", "mremap", "mprotect")
 SLOW = ("session", "python", "room", "metrics")
 
 
@@ -114,7 +115,7 @@ def wrong(failure, call, error):
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_each_call_fails_once(start, here, tmp_path, operation):
-    if SANITIZED and operation.__name__ in SLOW + ("files", "copy"):
+    if SANITIZED and operation.__name__ not in ("command", "upload", "download", "archive_up"):
         pytest.skip("takes long on the sanitized build, and runs on the other one")
     order = Order.make(tmp_path / "order")
     agent = start(Execd, wrap=[faults.DENY, f"@{tmp_path}/order", ",".join(faults.NUMBERS)])
@@ -125,6 +126,8 @@ def test_each_call_fails_once(start, here, tmp_path, operation):
         before = tuple(a | b for a, b in zip(before, faults.held(agent)))
     with order.count(counts):
         operation(agent, here())
+    if SANITIZED:  # whose own allocator ends the program for want of memory
+        counts = {call: count for call, count in counts.items() if call not in MEMORY}
     problems, struck = [], 0
     for call, count in counts.items():
         for error, skip in moments(PLAUSIBLE[call], count, operation.__name__ in SLOW):
