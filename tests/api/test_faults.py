@@ -59,6 +59,7 @@ def test_a_room_without_the_calls_for_mounts_says_so(start, here, error):
     faults.command(agent, here())
 
 
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers make these calls before the agent does")
 def test_an_agent_that_cannot_serve_says_so_at_its_start(start, tmp_path):
     for spec, named in [
         ("epoll_create1=EMFILE", "too many open files"),
