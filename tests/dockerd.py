@@ -192,7 +192,7 @@ class Dockerd:
 
     def snapshots(self):
         images = self.http.get("/images/json", params={"all": 1}).json()
-        tags = [tag.split(":") for image in images for tag in image.get("RepoTags") or []]
+        tags = [tag.rsplit(":", 1) for image in images for tag in image.get("RepoTags") or []]
         return [tag for repo, tag in tags if repo == "sandboxd-snapshot"]
 
     def remove_snapshots(self):
