@@ -152,7 +152,7 @@ int room_spawn(struct room *room, struct child *c, const struct spawn *spec, chi
 {
 	_cleanup_buf_ struct buf text = BUF_INIT(SIZE_MAX / 4);
 	struct wire_spawn head = {.tag = ++room->rooms->tags};
-	int fds[ARRAY_SIZE(head.fds)];
+	int fds[ARRAY_SIZE(head.fds)] = {0};
 	if (room->state == ROOM_ENDED || room->killed)
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
 	for (size_t i = 0; i < spec->fds_n; i++)
