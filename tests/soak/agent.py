@@ -444,20 +444,18 @@ def watch(client, rng):
     with client.stream("GET", "/files/watch", params={"path": folder, "recursive": "true"}) as stream:
         events = stream.events()
         check(next(events)["type"] == "ready")
-        wanted = {f"{folder}/d"} | {f"{folder}/d/{i}" for i in range(n)}
+        wanted = {f"{folder}/d"} | {f"{folder}/d/{i}" for i in range(n)}  # what is in a new directory may be told late
         (folder / "d").mkdir()
         for i in range(n):
             (folder / "d" / str(i)).write_text("x")
-        (folder / "d/0").rename(folder / "moved")
         seen = []
         for event in events:
             check(event["type"] != "overflow", event)
             if event["type"] == "created":
                 seen.append(event["path"])
-            if event["path"] == f"{folder}/moved":
+            if wanted <= set(seen):
                 break
-    # the first may have been renamed before its directory was looked at
-    check(len(set(seen)) == len(seen) and wanted - set(seen) <= {f"{folder}/d/0"}, sorted(wanted ^ set(seen)))
+    check(len(seen) == len(wanted), "told twice, or never made:", sorted(seen))
     remove(client, folder)
 
 
