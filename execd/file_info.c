@@ -112,7 +112,8 @@ void file_info_write(struct jw *w, const char *path, const struct statx *stx, co
 	jw_obj_end(w);
 }
 
-int file_mode_from_digits(int64_t digits, mode_t *ret)
+/* 644 is 0644. -EINVAL for a digit over 7 or more than 7777. */
+static int file_mode_from_digits(int64_t digits, mode_t *ret)
 {
 	mode_t mode = 0;
 

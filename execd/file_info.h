@@ -25,8 +25,7 @@ void file_info_write(struct jw *w, const char *path, const struct statx *stx,
 /* "a file", "a directory", "a FIFO", ...: for messages. */
 const char *file_kind(mode_t mode);
 
-/* 644 <-> 0644. -EINVAL for a digit over 7 or more than 7777. */
-int file_mode_from_digits(int64_t digits, mode_t *ret);
+/* 0644 is 644. */
 unsigned file_mode_to_digits(mode_t mode);
 
 /* RFC 3986: everything but letters, digits, "-._~" and what `keep` names becomes %XX. */

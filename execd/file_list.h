@@ -9,7 +9,6 @@
 
 #define FILE_LIST_ENTRIES_MAX 1000000	   /* in one answer */
 #define FILE_LIST_PIECE_SIZE  (128U << 10) /* a piece is complete with this many bytes */
-#define FILE_LIST_PIECE_MAX   (16U << 20)  /* and never larger than this */
 
 struct file_list;
 

@@ -91,7 +91,7 @@ void kernel_die(struct kernel *k)
 		k->events->died(k->owner, message, k->wstatus, &k->usage);
 }
 
-void kernel_set_output(struct kernel *k, struct output *out)
+static void set_output(struct kernel *k, struct output *out)
 {
 	k->output = out;
 	for (size_t i = 0; i < ARRAY_SIZE(k->pumps); i++) {
@@ -112,7 +112,7 @@ static void handle_end(struct kernel *k, json_t *message)
 		return;
 	}
 	k->state = IDLE;
-	kernel_set_output(k, k->idle_output);
+	set_output(k, k->idle_output);
 	k->events->done(k->owner, message);
 }
 
@@ -153,13 +153,15 @@ static void handle_message(struct kernel *k, char kind, json_t *message)
 	}
 }
 
+static void flush(struct kernel *k);
+
 static void handle(struct kernel *k, const struct frame *f)
 {
 	json_t *message = NULL;
 	struct err err;
 	if (f->kind == FRAME_SYNC && f->len <= 64) {
 		handle_sync(k, f);
-		kernel_flush(k);
+		flush(k);
 		return;
 	}
 	if (json_parse(f->data, f->len, &message, &err) < 0) {
@@ -231,7 +233,7 @@ static const struct pump_ops pump_ops = {.drained = pump_drained, .failed = pump
 
 /* ---- the control socket ----------------------------------------------------- */
 
-void kernel_flush(struct kernel *k)
+static void flush(struct kernel *k)
 {
 	while (k->out.len > 0 && k->control >= 0) {
 		ssize_t n = send(k->control, k->out.data, k->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -312,7 +314,7 @@ void kernel_control_ready(struct loop_io *io, uint32_t events)
 {
 	struct kernel *k = container_of(io, struct kernel, io);
 	if (events & EPOLLOUT)
-		kernel_flush(k);
+		flush(k);
 	if (!(events & ~(uint32_t)EPOLLOUT))
 		return;
 	if (k->output && output_room(k->output) == 0) { /* kernel_resume() brings it back */
@@ -437,8 +439,8 @@ int kernel_take_over(struct kernel *k, const struct kernel_spec *spec, struct er
 	k->owner = spec->owner;
 	k->idle_output = spec->output;
 	k->state = STARTING;
-	kernel_set_output(k, spec->output);
-	kernel_flush(k);
+	set_output(k, spec->output);
+	flush(k);
 	return 0;
 }
 
@@ -454,7 +456,7 @@ void kernel_assign(struct kernel *k, const struct kernel_spec *spec)
 	k->events = spec->events;
 	k->owner = spec->owner;
 	k->idle_output = spec->output;
-	kernel_set_output(k, spec->output);
+	set_output(k, spec->output);
 	if (k->state == IDLE) /* else its HELLO is still to come */
 		loop_defer(k->execd->loop, &k->announce, announce);
 }
@@ -478,8 +480,8 @@ int kernel_execute(struct kernel *k, int64_t cell, const char *code, struct outp
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "send the code to its kernel");
 	k->state = BUSY;
-	kernel_set_output(k, out);
-	kernel_flush(k);
+	set_output(k, out);
+	flush(k);
 	return 0;
 }
 
@@ -493,7 +495,7 @@ void kernel_set_budget(struct kernel *k, uint64_t *budget)
 static void send_interrupt(struct kernel *k)
 {
 	if (k->interrupt_frame && frame_append(&k->out, FRAME_INTERRUPT, "{}", 2) >= 0)
-		kernel_flush(k);
+		flush(k);
 }
 
 int kernel_interrupt(struct kernel *k)

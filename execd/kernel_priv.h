@@ -61,8 +61,6 @@ struct kernel *kernel_alloc(struct execd *execd, const struct kernel_spec *spec)
 void kernel_lost(struct kernel *k, const char *message);
 void kernel_advance(struct kernel *k);
 void kernel_die(struct kernel *k);
-void kernel_set_output(struct kernel *k, struct output *out);
-void kernel_flush(struct kernel *k);
 loop_io_fn kernel_control_ready;
 child_exit_fn kernel_exited;
 void kernel_start_timeout(struct loop_timer *timer);

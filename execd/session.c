@@ -504,12 +504,6 @@ int session_run(struct sessions *ss, const char *id, const struct session_run_sp
 	return 0;
 }
 
-size_t session_runs(struct sessions *ss, const char *id)
-{
-	const struct session *s = session_get(ss, id);
-	return s ? s->waiting_n + (s->current || s->settling ? 1 : 0) : 0;
-}
-
 const char *session_cwd(struct sessions *ss, const char *id)
 {
 	const struct session *s = session_get(ss, id);

@@ -59,8 +59,6 @@ struct session_run_spec {
 int session_run(struct sessions *ss, const char *id, const struct session_run_spec *spec,
 		struct run **ret_run, struct err *err);
 
-/* Runs that are on or wait. 0 when there is no such session. */
-size_t session_runs(struct sessions *ss, const char *id);
 /* Where its shell was last, or NULL. */
 const char *session_cwd(struct sessions *ss, const char *id);
 /* Ends the idle shell, which the next run starts anew where it was; runs wait until it is told to go on. */

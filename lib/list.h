@@ -11,8 +11,6 @@ struct list {
 	struct list *prev, *next;
 };
 
-#define LIST_INIT(head) ((struct list){&(head), &(head)})
-
 static inline void list_init(struct list *l)
 {
 	l->prev = l->next = l;

@@ -66,7 +66,8 @@ struct buf *conn_out(struct http_conn *c)
 	return &c->out;
 }
 
-size_t conn_out_n(const struct http_conn *c)
+/* Bytes that wait in out. */
+static size_t conn_out_n(const struct http_conn *c)
 {
 	return c->out.len < LWS_SOCK_PRE ? 0 : c->out.len - LWS_SOCK_PRE;
 }

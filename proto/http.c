@@ -414,11 +414,6 @@ bool http_keep_alive(struct http_req *req)
 	return req->head.keep_alive;
 }
 
-bool http_body_chunked(struct http_req *req)
-{
-	return req->head.chunked;
-}
-
 const char *http_header_at(struct http_req *req, size_t i, const char **ret_value)
 {
 	if (i >= req->head.fields_n)

@@ -192,10 +192,7 @@ void http_tunnel_begin(struct http_req *req, struct http_tunnel *t);
 const char *http_target(struct http_req *req);
 /* 0 for HTTP/1.0, 1 for HTTP/1.1. */
 unsigned http_minor(struct http_req *req);
-bool http_body_chunked(struct http_req *req);
 /* The client expects the connection to go on after the reply. */
 bool http_keep_alive(struct http_req *req);
 /* The i-th header field as sent, in order; NULL behind the last. */
 const char *http_header_at(struct http_req *req, size_t i, const char **ret_value);
-
-unsigned http_status(enum err_kind kind);

@@ -159,8 +159,6 @@ void conn_flush(struct http_conn *c);
 void conn_deadline(struct http_conn *c, uint64_t ms);
 /* The buffer for the next write, with LWS_SOCK_PRE bytes in front. */
 struct buf *conn_out(struct http_conn *c);
-/* Bytes that wait in out. */
-size_t conn_out_n(const struct http_conn *c);
 /* To the next request, or to the end. */
 void conn_idle(struct http_conn *c);
 void conn_close(struct http_conn *c);

@@ -65,7 +65,7 @@ static const char *reason(unsigned status)
 	return "";
 }
 
-unsigned http_status(enum err_kind kind)
+static unsigned status_of(enum err_kind kind)
 {
 	switch (kind) {
 	case ERR_INVALID:
@@ -296,7 +296,7 @@ static void reply_error(struct http_req *req, unsigned status, const char *code,
 
 void http_reply_err(struct http_req *req, const struct err *err)
 {
-	reply_error(req, http_status(err->kind), err->code ? err->code : "RUNTIME_ERROR",
+	reply_error(req, status_of(err->kind), err->code ? err->code : "RUNTIME_ERROR",
 		    err->message[0] ? err->message : "unknown error");
 }
 

@@ -170,7 +170,9 @@ static int on_prune(void *arg, const char *key, const void *value, size_t n)
 	return 0;
 }
 
-int layer_xattrs_copy(int src_dirfd, const char *src, int dst_fd)
+/* dst gets what src has, and loses what it has not. Attributes that dst's file system or our rights do not
+ * take are passed over. */
+static int xattrs_copy(int src_dirfd, const char *src, int dst_fd)
 {
 	struct pair pair = {.dirfd = src_dirfd, .name = src, .dst_fd = dst_fd};
 	int r = layer_xattrs(dst_fd, "", on_prune, &pair);
@@ -224,7 +226,7 @@ int layer_set_metadata(int fd, int src_dirfd, const char *src, const struct stat
 
 	if (fchown(fd, st->st_uid, st->st_gid) < 0 && (errno != EPERM || geteuid() == 0))
 		return -errno;
-	r = layer_xattrs_copy(src_dirfd, src, fd);
+	r = xattrs_copy(src_dirfd, src, fd);
 	if (r < 0)
 		return r;
 	if (fchmod(fd, st->st_mode & 07777) < 0)

@@ -28,9 +28,6 @@ typedef int layer_xattr_fn(void *arg, const char *name, const void *value, size_
  * read. name: in dirfd, "" for dirfd itself, which must then be open for reading.
  */
 int layer_xattrs(int dirfd, const char *name, layer_xattr_fn *fn, void *arg);
-/* dst gets what src has, and loses what it has not. Attributes that dst's file system or our rights do not
- * take are passed over. */
-int layer_xattrs_copy(int src_dirfd, const char *src, int dst_fd);
 /* 1: the same. */
 int layer_xattrs_equal(int a_dirfd, const char *a, int b_dirfd, const char *b);
 

@@ -76,11 +76,6 @@ void room_unref(struct room *room)
 	free(room);
 }
 
-const char *room_id(const struct room *room)
-{
-	return room->id;
-}
-
 bool room_is_ready(const struct room *room)
 {
 	return room->state == ROOM_READY;
@@ -416,7 +411,8 @@ static int find_ids(const struct room_spec *spec, struct room_place *place, stru
 	return 0;
 }
 
-bool room_has_capability(int capability)
+/* Is it one of ours? (CAP_*, in effect) */
+static bool has_capability(int capability)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[2] = {};
@@ -428,14 +424,14 @@ bool room_has_capability(int capability)
 /* Who the room's ids are: real where we have the privilege, by a user namespace where not. */
 static int find_userns(const struct room_spec *spec, enum wire_userns *ret, struct err *err)
 {
-	bool admin = room_has_capability(CAP_SYS_ADMIN);
+	bool admin = has_capability(CAP_SYS_ADMIN);
 	if (spec->ids == ROOM_IDS_REAL && !admin)
 		return err_set(err, ERR_NOT_SUPPORTED, "NOT_SUPPORTED", EPERM,
 			       "uid_mode: 'setpriv' needs CAP_SYS_ADMIN, which the agent does not have; use "
 			       "'userns'");
 	if (spec->ids == ROOM_IDS_REAL || (spec->ids == ROOM_IDS_ANY && admin))
 		*ret = WIRE_USERNS_NONE;
-	else if (room_has_capability(CAP_SETUID) && room_has_capability(CAP_SETGID))
+	else if (has_capability(CAP_SETUID) && has_capability(CAP_SETGID))
 		*ret = WIRE_USERNS_WHOLE;
 	else
 		*ret = WIRE_USERNS_ONE;

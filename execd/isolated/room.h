@@ -100,9 +100,6 @@ struct room_events {
 	void (*ended)(void *arg);
 };
 
-/* Is it one of ours? (CAP_*, in effect) */
-bool room_has_capability(int capability);
-
 /* Lives as long as the agent; costs nothing until the first room. */
 int rooms_new(struct execd *execd, struct rooms **ret);
 /* NULL, or why layers cannot be kept on disk. */
@@ -119,7 +116,6 @@ int room_new(struct rooms *rooms, const struct room_spec *spec, const struct roo
 /* Others from here on; NULL: none. */
 void room_set_events(struct room *room, const struct room_events *events, void *arg);
 
-const char *room_id(const struct room *room);
 bool room_is_ready(const struct room *room);
 /* Of a READY one; in the profile balanced it is wherever that can be had. */
 bool room_proc_is_writable(const struct room *room);

@@ -180,9 +180,6 @@ int docker_freeze(struct runtime *rt, struct runtime_box *box, bool on, struct e
 int docker_snapshot(struct runtime *rt, struct runtime_box *box, const char *snapshot, struct err *err);
 int docker_snapshot_delete(struct runtime *rt, const char *snapshot,
 			   void (*done)(void *arg, const char *snapshot), void *arg);
-/* done: or NULL. */
-int docker_snapshot_remove(struct docker *d, const char *snapshot,
-			   void (*done)(void *arg, const char *snapshot), void *arg);
 /* What has waited for the daemon. */
 void docker_removals_begin(struct docker *d);
 void docker_removals_free(struct docker *d);

@@ -238,7 +238,8 @@ void docker_removals_free(struct docker *d)
 		removal_free(list_entry(l, struct removal, link));
 }
 
-int docker_snapshot_remove(struct docker *d, const char *snapshot,
+/* done: or NULL. */
+static int snapshot_remove(struct docker *d, const char *snapshot,
 			   void (*done)(void *arg, const char *snapshot), void *arg)
 {
 	list_foreach_safe (l, &d->removals)
@@ -266,5 +267,5 @@ int docker_snapshot_delete(struct runtime *rt, const char *snapshot,
 		if (strcmp(b->snapshot, snapshot) == 0 || strcmp(b->taking, snapshot) == 0)
 			return -EBUSY;
 	}
-	return docker_snapshot_remove(d, snapshot, done, arg);
+	return snapshot_remove(d, snapshot, done, arg);
 }
