@@ -24,8 +24,8 @@ int fs_statx(int dirfd, const char *path, int flags, struct statx *ret);
 int fs_remove_tree(int dirfd, const char *path);
 /*
  * Locks the whole file for this process until it ends. -EAGAIN: a living process has it. What a killed one
- * left is waited for, three seconds at most: a child on its way to exec may share its descriptors for a moment
- * longer (spawn.c). Uses SIGALRM, so it is for a program that starts and has no threads yet.
+ * left is waited for, three seconds at most: a child on its way to exec may share its descriptors for a
+ * moment longer (spawn.c). Uses SIGALRM, so it is for a program that starts and has no threads yet.
  */
 int fs_lock(int fd);
 /* Close-on-exec, non-blocking for the ends asked for. */
