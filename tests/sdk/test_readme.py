@@ -138,7 +138,7 @@ def test_what_is_made():
             assert word in suites, f"{command}: there is no suite {word}"
         for row in values.pop("ROW", "").strip('"').split():
             assert re.search(rf"^def {row}\(bench\)", bench_rows(), re.MULTILINE), f"{command}: there is no row {row}"
-        unknown = set(values) - set(re.findall(r"\$\(if \$\((\w+)\)", read("Makefile"))) - {"SECONDS"}
+        unknown = set(values) - set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\b", read("Makefile")))
         assert not unknown, f"{command}: the Makefile does not know {unknown}"
 
 
