@@ -202,9 +202,6 @@ static int add_profile(struct confines *cs, const char *name, json_t *json, uint
 	return 0;
 }
 
-extern const char profile_default_start[], profile_default_end[], profile_strict_start[],
-	profile_strict_end[];
-
 static int add_built_in(struct confines *cs, const char *name, const char *from, const char *end,
 			uint64_t caps)
 {

@@ -28,6 +28,11 @@ struct profile_warnings {
 	size_t n;
 };
 
+/* The built-in ones as text, profiles/default.json and profiles/strict.json, in each program that links them.
+ */
+extern const char profile_default_start[], profile_default_end[], profile_strict_start[],
+	profile_strict_end[];
+
 /*
  * caps: what the process will have, which includes and excludes ask for. where: how messages call the
  * profile. ERR_INVALID with *err. warnings may be NULL.

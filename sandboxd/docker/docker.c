@@ -18,8 +18,6 @@
 #include "sandboxd/docker/box.h"
 #include "seccomp/profile.h"
 
-extern const char profile_default_start[], profile_default_end[];
-
 #define ADDRESS_DEFAULT "unix:///var/run/docker.sock"
 #define SECCOMP_MAX	(1u << 20) /* bytes of a profile */
 
@@ -39,14 +37,17 @@ static void name_owner(struct docker *d)
 	(void)snprintf(d->owner, sizeof(d->owner), "%s", sha256_end_hex(&sum, hex));
 }
 
+static json_t *parse(const char *begin, const char *end)
+{
+	return json_loadb(begin, (size_t)(end - begin), 0, NULL);
+}
+
 /* The profile of the embedded runtime, with which rooms can be made; what of it is for capabilities is for
  * those that a container here has. */
 static int built_in_seccomp(struct docker *d, struct err *err)
 {
 	const uint64_t caps = 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_SYS_CHROOT;
-	json_t *resolved = NULL,
-	       *profile = json_loadb(profile_default_start,
-				     (size_t)(profile_default_end - profile_default_start), 0, NULL);
+	json_t *resolved = NULL, *profile = parse(profile_default_start, profile_default_end);
 	int r = profile_resolve(profile, caps, "docker.seccomp_profile", &resolved, err);
 
 	d->seccomp = r == 0 ? json_dumps(resolved, JSON_COMPACT) : NULL;

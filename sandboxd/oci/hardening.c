@@ -16,8 +16,6 @@
 #define CODE	    "SANDBOX::UNAVAILABLE"
 #define PROFILE_MAX (1 << 20)
 
-extern const char profile_default_start[], profile_default_end[];
-
 static const char *const capabilities[] = {
 	"CAP_CHOWN",
 	"CAP_DAC_OVERRIDE",
