@@ -910,10 +910,10 @@ def test_no_descriptor_is_left_behind(echo):
         if i % 3:
             assert connection.ask("GET", "/ping").status == 200
         connection.reset() if i % 2 else connection.close()
-    # When this one has been answered, all before it have been closed.
+    # When these have been answered, all before them have been closed; they themselves perhaps not yet.
     for _ in range(3):
         assert echo.get("/ping").status == 200
-    assert echo.descriptors() <= before + 1
+    assert echo.descriptors() <= before + 3
 
 
 def test_unix_socket(start, tmp_path):
