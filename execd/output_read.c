@@ -77,10 +77,10 @@ static void slice_set(struct output_slice *ret, const struct output_cursor *c, s
 	};
 }
 
-int output_read(struct output *o, uint64_t offset, size_t max, struct output_slice *ret)
+/* The cursor goes to the record that holds the byte at offset, which is before the end. */
+static int find_byte(struct output *o, uint64_t offset, const struct output_block **ret_b,
+		     const uint8_t **ret_data, struct output_record *ret)
 {
-	if (offset >= o->end)
-		return 0;
 	if (offset < output_begin(o))
 		return -ERANGE;
 	const struct output_block *b = block_at(o, output_block_find(o, -1, offset));
@@ -96,7 +96,24 @@ int output_read(struct output *o, uint64_t offset, size_t max, struct output_sli
 		r = record_at(data, c.pos);
 	}
 	o->cursor = c;
-	slice_set(ret, &c, r, b, data, offset - c.offset, max);
+	*ret_b = b;
+	*ret_data = data;
+	*ret = r;
+	return 0;
+}
+
+int output_read(struct output *o, uint64_t offset, size_t max, struct output_slice *ret)
+{
+	if (offset >= o->end)
+		return 0;
+	const struct output_block *b;
+	const uint8_t *data;
+	struct output_record record;
+	int r = find_byte(o, offset, &b, &data, &record);
+
+	if (r < 0)
+		return r;
+	slice_set(ret, &o->cursor, record, b, data, offset - o->cursor.offset, max);
 	return 1;
 }
 
@@ -137,22 +154,15 @@ int output_stream_offset(struct output *o, enum output_stream stream, uint64_t o
 		*ret = o->stream_end[stream];
 		return 0;
 	}
-	if (offset < output_begin(o))
-		return -ERANGE;
-	const struct output_block *b = block_at(o, output_block_find(o, -1, offset));
-	const uint8_t *data = output_block_load(o, b);
+	const struct output_block *b;
+	const uint8_t *data;
+	struct output_record record;
+	int r = find_byte(o, offset, &b, &data, &record);
 
-	if (!data)
-		return block_lost(o, b);
-	struct output_cursor c = cursor_begin(o, b, -1, offset);
-	struct output_record r = record_at(data, c.pos);
-
-	while (c.offset + r.len <= offset) {
-		cursor_next(&c, r);
-		r = record_at(data, c.pos);
-	}
-	o->cursor = c;
-	*ret = c.stream_offset[stream] + (r.stream == (uint32_t)stream ? offset - c.offset : 0);
+	if (r < 0)
+		return r;
+	const struct output_cursor *c = &o->cursor;
+	*ret = c->stream_offset[stream] + (record.stream == (uint32_t)stream ? offset - c->offset : 0);
 	return 0;
 }
 

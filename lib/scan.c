@@ -10,8 +10,7 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\n';
 }
 
-/* -1: none of this base. */
-static int digit(char c, unsigned base)
+int scan_digit(char c, unsigned base)
 {
 	unsigned value;
 
@@ -42,9 +41,9 @@ uint64_t scan_number(struct scan *s, unsigned base, uint64_t max)
 	int d;
 
 	skip_blanks(s);
-	if (!s->p || digit(*s->p, base) < 0)
+	if (!s->p || scan_digit(*s->p, base) < 0)
 		return fail(s);
-	for (; (d = digit(*s->p, base)) >= 0; s->p++) {
+	for (; (d = scan_digit(*s->p, base)) >= 0; s->p++) {
 		if ((uint64_t)d > max || value > (max - (uint64_t)d) / base)
 			return fail(s);
 		value = value * base + (uint64_t)d;
@@ -57,7 +56,7 @@ uint64_t scan_digits(struct scan *s, unsigned base, unsigned n)
 	uint64_t value = 0;
 
 	for (unsigned i = 0; i < n && s->p; i++) {
-		int d = digit(*s->p, base);
+		int d = scan_digit(*s->p, base);
 
 		if (d < 0)
 			return fail(s);

@@ -21,6 +21,8 @@ static inline bool scan_ok(const struct scan *s)
 	return s->p != NULL;
 }
 
+/* What this digit is worth; -1: none of this base. */
+int scan_digit(char c, unsigned base);
 /* Blanks, then digits without a sign: what they are, up to max. base: 10 or 16. 0 when it fails. */
 uint64_t scan_number(struct scan *s, unsigned base, uint64_t max);
 /* Just n digits (16 at most), nothing before them. */

@@ -4,20 +4,13 @@
  */
 #include "proto/chunked.h"
 
-#define CHUNK_DIGITS_MAX 15
+#include "lib/scan.h"
 
-static int hex(uint8_t c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if ((c | 32) >= 'a' && (c | 32) <= 'f')
-		return (c | 32) - 'a' + 10;
-	return -1;
-}
+#define CHUNK_DIGITS_MAX 15
 
 static int size_byte(struct chunked *c, uint8_t b)
 {
-	int digit = hex(b);
+	int digit = scan_digit((char)b, 16);
 
 	if (digit >= 0) {
 		if (++c->digits > CHUNK_DIGITS_MAX)

@@ -5,16 +5,7 @@
 
 #include <string.h>
 
-static int hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
+#include "lib/scan.h"
 
 ssize_t url_decode(char *out, const char *in, size_t n, bool plus)
 {
@@ -26,8 +17,8 @@ ssize_t url_decode(char *out, const char *in, size_t n, bool plus)
 		if (c == '+' && plus)
 			c = ' ';
 		if (c == '%') {
-			int high = n - i > 2 ? hex(in[i + 1]) : -1;
-			int low = n - i > 2 ? hex(in[i + 2]) : -1;
+			int high = n - i > 2 ? scan_digit(in[i + 1], 16) : -1;
+			int low = n - i > 2 ? scan_digit(in[i + 2], 16) : -1;
 
 			if (high < 0 || low < 0 || (high == 0 && low == 0))
 				return -EINVAL;

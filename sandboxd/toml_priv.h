@@ -44,7 +44,6 @@ static inline bool toml_is_bare(char c)
 }
 
 /* -1: it is none. */
-int toml_hex_value(char c);
 /* The opening quote is next. *ret_text is NUL-terminated beyond its n bytes. */
 int toml_quoted(struct toml_parser *ps, bool allow_multi, char **ret_text, size_t *ret_n);
 

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "lib/scan.h"
 #include "sandboxd/toml_priv.h"
 
 /* ---- numbers ------------------------------------------------------------------ */
@@ -14,9 +15,9 @@ static size_t digits(const char **p, const char *end, int base, char *out, size_
 	size_t n = 0;
 	const char *s = *p;
 	while (s < end) {
-		int v = toml_hex_value(*s);
-		if (*s == '_' && n > 0 && s[-1] != '_' && s + 1 < end && toml_hex_value(s[1]) >= 0 &&
-		    toml_hex_value(s[1]) < base) {
+		int v = scan_digit(*s, 16);
+		if (*s == '_' && n > 0 && s[-1] != '_' && s + 1 < end && scan_digit(s[1], 16) >= 0 &&
+		    scan_digit(s[1], 16) < base) {
 			s++;
 			continue;
 		}

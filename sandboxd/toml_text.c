@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lib/buf.h"
+#include "lib/scan.h"
 #include "sandboxd/toml_priv.h"
 
 int toml_fail(struct toml_parser *ps, const char *problem)
@@ -30,17 +31,6 @@ bool toml_accept(struct toml_parser *ps, char c)
 		return false;
 	ps->p++;
 	return true;
-}
-
-int toml_hex_value(char c)
-{
-	if (toml_is_digit(c))
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 static bool is_control(char c)
@@ -92,7 +82,7 @@ static int put_code_point(struct toml_parser *ps, struct buf *out, int digits)
 {
 	uint32_t c = 0;
 	for (int i = 0; i < digits; i++) {
-		int v = ps->p < ps->end ? toml_hex_value(*ps->p) : -1;
+		int v = ps->p < ps->end ? scan_digit(*ps->p, 16) : -1;
 		if (v < 0)
 			return toml_fail(ps, "an escape needs more hexadecimal digits");
 		c = c << 4 | (uint32_t)v;

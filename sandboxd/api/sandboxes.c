@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/clock.h"
+#include "proto/query.h"
 #include "sandboxd/api/rows.h"
 #include "sandboxd/api/wait.h"
 
@@ -306,31 +307,10 @@ int sandbox_renew(struct http_req *req, struct err *err)
 
 /* ---- the list ---------------------------------------------------------------------- */
 
-static int hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Form encoding, in place; the query as a whole has been decoded once, pairs are encoded in it again. */
 static int decode(char *s)
 {
-	char *out = s;
-	for (; *s; s++) {
-		if (*s != '%') {
-			*out++ = *s == '+' ? ' ' : *s;
-			continue;
-		}
-		int hi = hex(s[1]), lo = hi < 0 ? -1 : hex(s[2]);
-		if (lo < 0 || (hi == 0 && lo == 0))
-			return -EINVAL;
-		*out++ = (char)(hi << 4 | lo);
-		s += 2;
-	}
-	*out = '\0';
-	return 0;
+	return url_decode(s, s, strlen(s), true) < 0 ? -EINVAL : 0;
 }
 
 /* "project=Apollo&note=Demo%20Test"; text is cut up. */
