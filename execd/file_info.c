@@ -18,7 +18,7 @@ int file_stat(int dirfd, const char *path, struct statx *ret)
 	return fs_statx(dirfd, path, flags, ret);
 }
 
-static const char *type_name(mode_t mode)
+const char *file_type(mode_t mode)
 {
 	switch (mode & S_IFMT) {
 	case S_IFREG:
@@ -77,17 +77,17 @@ static void write_owner(struct jw *w, const char *key, const char *name, unsigne
 	jw_kstr(w, key, name);
 }
 
-static void write_path(struct jw *w, const char *path)
+void file_path_write(struct jw *w, const char *key, const char *key_encoded, const char *path)
 {
 	size_t n = strlen(path);
 
-	jw_key(w, "path");
+	jw_key(w, key);
 	jw_strn(w, path, n);
 	if (!utf8_valid(path, n)) {
 		_cleanup_buf_ struct buf encoded = BUF_INIT(n * 3 + 1);
 
 		(void)file_percent_encode(&encoded, path, "/");
-		jw_key(w, "path_encoded");
+		jw_key(w, key_encoded);
 		jw_strn(w, encoded.data, encoded.len);
 	}
 }
@@ -99,8 +99,8 @@ void file_info_write(struct jw *w, const char *path, const struct statx *stx, co
 	bool has_btime = stx->stx_mask & STATX_BTIME && stx->stx_btime.tv_sec != 0;
 
 	jw_obj_begin(w);
-	write_path(w, path);
-	jw_kstr(w, "type", type_name(stx->stx_mode));
+	file_path_write(w, "path", "path_encoded", path);
+	jw_kstr(w, "type", file_type(stx->stx_mode));
 	jw_kint(w, "size", (int64_t)stx->stx_size);
 	write_time(w, "modified_at", &stx->stx_mtime);
 	/* Where a file system has no birth time, or an image was made without: the change time, as in the

@@ -16,12 +16,17 @@ int file_stat(int dirfd, const char *path, struct statx *ret);
 
 /*
  * One FileInfo object: path, type, size, modified_at, created_at, owner,
- * group, mode. A path that is not UTF-8 is shown with U+FFFD and given exactly,
- * percent-encoded, in path_encoded. accounts: for names, or NULL (numbers).
+ * group, mode. accounts: for names, or NULL (numbers).
  */
 void file_info_write(struct jw *w, const char *path, const struct statx *stx,
 		     const struct accounts *accounts);
 
+/* A path that is not UTF-8 is shown under key with U+FFFD, and given exactly, percent-encoded, under
+ * key_encoded. */
+void file_path_write(struct jw *w, const char *key, const char *key_encoded, const char *path);
+
+/* "file", "directory", "symlink", "other". */
+const char *file_type(mode_t mode);
 /* "a file", "a directory", "a FIFO", ...: for messages. */
 const char *file_kind(mode_t mode);
 

@@ -7,7 +7,6 @@
 
 #include "execd/file_info.h"
 #include "execd/inodes.h"
-#include "lib/utf8.h"
 #include "proto/json.h"
 
 struct sums {
@@ -16,44 +15,19 @@ struct sums {
 	struct inodes links;
 };
 
-static const char *type_of(mode_t mode)
-{
-	switch (mode & S_IFMT) {
-	case S_IFREG:
-		return "file";
-	case S_IFDIR:
-		return "directory";
-	case S_IFLNK:
-		return "symlink";
-	default:
-		return "other";
-	}
-}
-
-static void put_path(struct jw *w, const char *key, const char *key_encoded, const char *path)
-{
-	_cleanup_buf_ struct buf encoded = BUF_INIT(3 * (size_t)LAYER_PATH_MAX + 1);
-	jw_key(w, key);
-	jw_strn(w, path, strlen(path));
-	if (utf8_valid(path, strlen(path)))
-		return;
-	if (file_percent_encode(&encoded, path, "/") >= 0 && buf_cstr(&encoded))
-		jw_kstr(w, key_encoded, (const char *)encoded.data);
-}
-
 static void put_change(struct jw *w, const struct layer_entry *e, enum layer_change change)
 {
 	const struct stat *st = e->deleted ? &e->below : &e->st;
 	jw_obj_begin(w);
-	put_path(w, "path", "path_encoded", e->path[0] ? e->path : ".");
+	file_path_write(w, "path", "path_encoded", e->path[0] ? e->path : ".");
 	jw_kstr(w, "change", layer_change_name(change));
-	jw_kstr(w, "type", type_of(st->st_mode));
+	jw_kstr(w, "type", file_type(st->st_mode));
 	if (!e->deleted) {
 		jw_kint(w, "size", S_ISDIR(st->st_mode) ? 0 : st->st_size);
 		jw_kint(w, "mode", file_mode_to_digits(st->st_mode & 07777));
 	}
 	if (e->has_below) {
-		jw_kstr(w, "type_before", type_of(e->below.st_mode));
+		jw_kstr(w, "type_before", file_type(e->below.st_mode));
 		jw_kint(w, "size_before", S_ISDIR(e->below.st_mode) ? 0 : e->below.st_size);
 	}
 	jw_obj_end(w);
@@ -119,7 +93,7 @@ int layer_list(const struct layer_view *view, const struct layer_list *list, str
 	inodes_done(&sums.links);
 	jw_arr_end(&w);
 	if (more && last)
-		put_path(&w, "next", "next_encoded", last);
+		file_path_write(&w, "next", "next_encoded", last);
 	jw_key(&w, "summary");
 	jw_obj_begin(&w);
 	for (enum layer_change c = LAYER_ADDED; c <= LAYER_DELETED; c++)

@@ -34,3 +34,6 @@ struct layer_usage {
 /* Of one layer. */
 int layer_usage(int stack, unsigned index, const atomic_bool *cancel, struct layer_usage *ret,
 		struct err *err);
+
+/* The time of the file system the layers are on, as it is now. */
+int layer_now(int stack, struct timespec *ret);

@@ -198,17 +198,6 @@ static const struct room_mount *mount_of(const struct undoable *u)
 	return &room_mounts(u->room, &n)[0];
 }
 
-static int fs_now(int stack, struct timespec *ret)
-{
-	struct stat st;
-	(void)unlinkat(stack, "mark", AT_REMOVEDIR);
-	if (mkdirat(stack, "mark", 0700) < 0 || fstatat(stack, "mark", &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	(void)unlinkat(stack, "mark", AT_REMOVEDIR);
-	*ret = st.st_ctim;
-	return 0;
-}
-
 static int merge(struct undoable *u, const struct room_mount *m)
 {
 	struct layer_commit_options options = {.inverse_fd = -EBADF};
@@ -241,7 +230,7 @@ static void settle_run(struct pool_job *job)
 		return;
 	(void)layer_cut(m->stack_fd, 0, 0, NULL);
 	u->result = layer_usage(m->stack_fd, 1, &u->cancelled, &u->kept, &u->err);
-	if (u->result >= 0 && fs_now(m->stack_fd, &u->merged_at) < 0)
+	if (u->result >= 0 && layer_now(m->stack_fd, &u->merged_at) < 0)
 		u->result = err_sys(&u->err, "RUNTIME_ERROR", errno, "look at the time");
 }
 
@@ -317,14 +306,14 @@ static void undo_run(struct pool_job *job)
 		options.since = u->merged_at;
 	options.own = u->windows;
 	options.own_n = u->windows_n;
-	(void)fs_now(m->stack_fd, &u->window.from);
+	(void)layer_now(m->stack_fd, &u->window.from);
 	view.fds[0] = openat(m->stack_fd, "1", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	view.fds[1] = openat(m->lower_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	u->result = view.fds[0] < 0 || view.fds[1] < 0
 			    ? err_sys(&u->err, "RUNTIME_ERROR", errno, "open what undo needs")
 			    : layer_commit(&view, &options, &result, NULL, &u->err);
 	layer_view_close(&view);
-	(void)fs_now(m->stack_fd, &u->window.to);
+	(void)layer_now(m->stack_fd, &u->window.to);
 	if (u->result >= 0 && layer_cut(m->stack_fd, 1, 1, NULL) >= 0)
 		u->kept = (struct layer_usage){0};
 }
