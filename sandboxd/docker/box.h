@@ -101,6 +101,7 @@ struct docker_box {
 	char notes[NOTES_MAX];
 	char said[ANNOUNCE_MAX]; /* the begin of its output */
 	size_t said_n;
+	unsigned starts;	    /* that have failed */
 	struct engine_call *call;   /* of the phase */
 	struct engine_call *attach; /* its output, until it listens; of a spare, its input too, until it is
 				       claimed */

@@ -8,6 +8,10 @@
 #include "lib/log.h"
 #include "sandboxd/docker/box.h"
 
+#define START_TRIES 32 /* while somebody else has the port that the daemon picks */
+
+static void attach(struct docker_box *b);
+
 void docker_box_failed(struct docker_box *b, const struct err *err)
 {
 	engine_cancel(&b->attach);
@@ -144,11 +148,47 @@ static void on_looked(void *arg, const struct engine_answer *a)
 
 /* ---- STARTING ----------------------------------------------------------------------- */
 
+/* As many as there are ports, where they are ours to choose. */
+static unsigned start_tries(const struct config_docker *c)
+{
+	if (!c->port_range_min || !c->port_range_max)
+		return START_TRIES;
+	return MIN((unsigned)START_TRIES, c->port_range_max - c->port_range_min + 1U);
+}
+
+/*
+ * The daemon knows which ports it has given away, not which others are in use:
+ * it picks one, fails, and picks later ones when it is asked again. Its words are
+ * all that tells this from other failures.
+ */
+static bool port_is_taken(struct docker_box *b, const struct engine_answer *a)
+{
+	return a->err && a->status >= 400 &&
+	       (strstr(a->err->message, "address already in use") ||
+		strstr(a->err->message, "port is already allocated")) &&
+	       ++b->starts < start_tries(&b->d->config->docker);
+}
+
+/* The attempt has ended the attachment too, or is about to: that was nobody's death. */
+static void start_again(struct docker_box *b, const struct err *why)
+{
+	log_info("sandbox %s: %s; another port is tried", b->box->id, why->message);
+	b->call = NULL;
+	engine_cancel(&b->attach);
+	b->ended = false;
+	b->said_n = 0;
+	attach(b);
+}
+
 static void on_started(void *arg, const struct engine_answer *a)
 {
 	struct docker_box *b = arg;
 	struct err err;
 
+	if (!b->dying && port_is_taken(b, a)) {
+		start_again(b, a->err);
+		return;
+	}
 	if (!docker_step_done(b, a))
 		return;
 	b->phase = BOX_LOOKING;

@@ -3,8 +3,9 @@
 import json
 import os
 import signal
+import socket
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -12,6 +13,7 @@ import dockerd
 from conftest import SANITIZED
 from daemon import END_TIMEOUT_S, SANDBOXD
 from test_lifecycle import agent, body, container_pid, crash, create, delete, endpoint, get, nothing_left, running, sh, wait
+from test_lifecycle_pool import pool, spares
 
 pytestmark = [
     pytest.mark.skipif(SANITIZED, reason="the docker runtime has its smoke test there"),
@@ -106,7 +108,53 @@ sandbox_binds = ["{shared}:/shared:ro"]
 def test_ports_of_a_range(configured):
     sandboxd = configured("[docker]\nport_range_min = 42100\nport_range_max = 42400\npublish_host = '0.0.0.0'\n")
     id = running(sandboxd)
-    assert 42100 <= int(endpoint(sandboxd, id).rsplit(":", 1)[1]) <= 42400
+    assert 42100 <= port_of(sandboxd, id) <= 42400
+
+
+def port_of(sandboxd, id):
+    return int(endpoint(sandboxd, id).rsplit(":", 1)[1])
+
+
+def occupy(stack, first, n):
+    """These are in use, by us or by somebody else."""
+    for port in range(first, min(first + n, 1 << 16)):
+        taken = stack.enter_context(socket.socket())
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+
+
+def test_ports_that_others_have(configured):
+    """The daemon counts upwards and gives up after ten: so many and more are taken."""
+    sandboxd = configured('[pool]\n"python:3.11" = 1\n')
+    pool(sandboxd, started=1)
+    with ExitStack() as stack:
+        id = running(sandboxd)
+        pool(sandboxd, started=2)
+        (spare,) = spares(sandboxd, id)
+        bindings = sandboxd.docker.inspect(spare)["NetworkSettings"]["Ports"]["44772/tcp"]
+        occupy(stack, int(bindings[0]["HostPort"]) + 1, 25)
+        assert running(sandboxd) == spare  # the next spare finds them taken
+        assert pool(sandboxd, started=3)["failures"] == 0
+        last = running(sandboxd)
+        assert sh(sandboxd, last, "echo up") == "up"
+        occupy(stack, port_of(sandboxd, last) + 1, 25)
+        other = running(sandboxd, image={"uri": "ubuntu:latest"})
+        assert sh(sandboxd, other, "echo up") == "up"
+
+
+def test_ports_of_a_range_that_others_have(configured):
+    low = 20000 + os.getpid() % 1000 * 8
+    with ExitStack() as stack:
+        occupy(stack, low, 3)
+        sandboxd = configured(f"[docker]\nport_range_min = {low}\nport_range_max = {low + 7}\n")
+        id = running(sandboxd)
+        assert low + 3 <= port_of(sandboxd, id) < low + 8
+        occupy(stack, low + 3, 5)
+        status = wait(sandboxd, create(sandboxd), "Failed")["status"]
+        assert "start the container" in status["message"], status
+        assert sh(sandboxd, id, "echo up") == "up"
 
 
 def test_a_runtime_of_another_name(configured):

@@ -155,6 +155,63 @@ def test_at_each_step_of_a_creation(fake, start_sandboxd):
     assert get(sandboxd, id)["status"]["state"] in ("Pending", "Running")
 
 
+TAKEN = "driver failed programming external connectivity: listen tcp4 127.0.0.1:32768: bind: address already in use"
+
+
+class Ports:
+    """A daemon that finds so many ports taken. Each such start ends the attachment before it."""
+
+    def __init__(self, fake, taken):
+        self.fake, self.taken = fake, taken
+        self.over, self.looked = threading.Event(), threading.Event()
+        self.look = next(what for pattern, what in fake.usual if pattern.startswith("GET .*/containers/sandbox"))
+        fake.rules[:] = [(ATTACH, self.attach), (START, self.start), (LOOK, self.tell)]
+
+    def attach(self):
+        over = self.over = threading.Event()
+        yield OK + b"\r\n"
+        if self.taken:
+            over.wait(END_TIMEOUT_S)
+        else:
+            yield frame(b"listening on 0.0.0.0:44772\n")
+            self.fake.stop.wait(END_TIMEOUT_S)
+
+    def start(self):
+        if self.taken:
+            self.taken -= 1
+            self.over.set()
+            yield answer(500, {"message": TAKEN})
+        else:
+            yield answer(204)
+
+    def tell(self):
+        self.looked.set()
+        yield self.look
+
+
+def test_ports_that_are_taken(fake, start_sandboxd, tmp_path):
+    count = lambda pattern: len([asked for asked in fake.seen if re.match(pattern, asked)])
+    sandboxd = start_sandboxd(docker=fake)
+    ports = Ports(fake, 3)
+    id = create(sandboxd)
+    assert ports.looked.wait(END_TIMEOUT_S)
+    assert get(sandboxd, id)["status"]["state"] == "Pending"
+    assert (count(CREATE), count(ATTACH), count(START)) == (1, 4, 4)
+    fake.seen.clear()
+    Ports(fake, 1000)
+    status = wait(sandboxd, create(sandboxd), "Failed")["status"]
+    assert status["reason"] == "runtime_error" and "already in use" in status["message"], status
+    assert (count(CREATE), count(ATTACH), count(START)) == (1, 32, 32)
+    # a range is not asked for more often than it has ports
+    settings = tmp_path / "sandbox.toml"
+    settings.write_text("[docker]\nport_range_min = 42000\nport_range_max = 42004\n")
+    (tmp_path / "other").mkdir()
+    narrow = start_sandboxd(docker=fake, state=tmp_path / "other/state", args=["--config", settings])
+    fake.seen.clear()
+    wait(narrow, create(narrow), "Failed")
+    assert count(START) == 5
+
+
 OUTPUT = [NOISE, b"\x01\0\0\0\xff\xff\xff\xff", frame(b"listening on nowhere\n") * 3, frame(b"x" * 100000)]
 
 
