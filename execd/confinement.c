@@ -172,7 +172,7 @@ struct confined_start {
 	int child_fd; /* the socket's number in the child; -1: none */
 };
 
-/* CHILD, see lib/spawn.c. */
+/* CHILD, see lib/spawn_child.c. */
 __attribute__((no_sanitize("address", "thread", "undefined"))) static int
 run_hook(const struct spawn_hook *h, bool last, uint32_t detail[2])
 {

@@ -5,191 +5,34 @@
  * pipes, its log, the input that the shell has not taken yet, and the link to
  * the one client.
  *
- * Output: a pump empties the terminal into the log while the log has room. A
- * client that keeps up is a reader of the log and so holds the shell up when it
- * is slow, as a terminal does; one that has taken nothing for PTY_STALL_MS no
- * longer counts as a reader, and finds a gap where the log has moved on. What
- * is still in the terminal when the shell has ended is read without regard to
- * the client: it is little, and the log holds it.
+ * Output: a pump empties the terminal into the log while the log has room,
+ * which a slow client may hold up (pty_client.c). What is still in the terminal
+ * when the shell has ended is read without regard to the client: it is little,
+ * and the log holds it.
  *
- * The master is open twice, as the loop watches reading and writing apart. It
- * reads as an error (EIO) once no process has the terminal any more, which is
- * its end of file.
+ * The master of a terminal reads as an error (EIO) once no process has the
+ * terminal any more, which is its end of file.
  */
-#include "execd/pty.h"
+#include "execd/pty_priv.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
-#include <termios.h>
 
 #include "execd/confinement.h"
+#include "execd/ends.h"
 #include "execd/env.h"
 #include "execd/execd.h"
-#include "execd/feed.h"
 #include "execd/launch.h"
-#include "execd/pump.h"
 #include "execd/tree.h"
 #include "lib/clock.h"
 #include "lib/fs.h"
-#include "lib/map.h"
-#include "lib/random.h"
 
 #define DEFAULT_COLS 80
 #define DEFAULT_ROWS 24
 #define DEFAULT_TERM "xterm-256color"
 #define ARGV_MAX     6
-
-enum state { NEW, RUNNING, DRAINING, ENDED };
-
-struct pty {
-	struct map_node node;
-	struct list link;
-	struct ptys *ptys;
-	char id[RANDOM_UUID_MAX];
-	char *cwd, *command;  /* or NULL */
-	struct pty_spec spec; /* its strings are those above, its envs a reference */
-	uint64_t created_ms;
-
-	enum state state;
-	bool pipe;
-	bool told; /* ENDED: a client has seen it */
-	struct child child;
-	pid_t pid;
-	int wstatus;
-	struct confine *confine; /* NULL: none */
-	struct denials *denials; /* of the shell at hand; NULL: nothing is told */
-	char *confinement;	 /* as JSON; NULL: none */
-	char *denied;		 /* of the last shell, as JSON, or NULL */
-	struct loop_timer drain;
-
-	struct output *output;
-	struct pump out, error;
-	struct feed feed;
-	struct feed_writer writer;
-	struct buf input; /* what the feed has not taken */
-	struct pty_client *client;
-};
-
-struct ptys {
-	struct execd *execd;
-	struct map by_id;
-	struct list all; /* in order of creation */
-	size_t n;
-	bool stopping;
-	struct list dead; /* freed after the callbacks that may still stand in them */
-	struct loop_defer tidy;
-};
-
-/* ---- the client ----------------------------------------------------------- */
-
-static void client_wake(struct pty *p)
-{
-	if (p->client)
-		p->client->ops->wake(p->client);
-}
-
-static void stall_expired(struct loop_timer *timer)
-{
-	struct pty_client *c = container_of(timer, struct pty_client, stall);
-	uint64_t due_ms = c->progress_ms + PTY_STALL_MS;
-	if (loop_now_ms(timer->loop) >= due_ms ||
-	    loop_timer_set(timer->loop, timer, due_ms, stall_expired) < 0)
-		output_detach(&c->reader);
-}
-
-/* From here on it has something to take; without memory for the timer it may take its time. */
-static void stall_arm(struct pty_client *c)
-{
-	struct loop *loop = c->pty->ptys->execd->loop;
-	c->progress_ms = loop_now_ms(loop);
-	if (!loop_timer_armed(&c->stall))
-		(void)loop_timer_set(loop, &c->stall, c->progress_ms + PTY_STALL_MS, stall_expired);
-}
-
-static void output_arrived(struct output_reader *r)
-{
-	struct pty_client *c = container_of(r, struct pty_client, reader);
-	stall_arm(c);
-	c->ops->wake(c);
-}
-
-/* A shell that has ended is not held up any more. */
-static void follow(struct pty_client *c)
-{
-	struct pty *p = c->pty;
-	if (!c->reader.output && p->state != DRAINING)
-		output_attach(p->output, &c->reader, c->offset, output_arrived);
-}
-
-void pty_detach(struct pty_client *c)
-{
-	if (!c->pty)
-		return;
-	output_detach(&c->reader);
-	loop_timer_del(&c->stall);
-	c->pty->client = NULL;
-	c->pty = NULL;
-}
-
-static void evict(struct pty *p, enum pty_eviction why)
-{
-	struct pty_client *c = p->client;
-	if (!c)
-		return;
-	pty_detach(c);
-	c->ops->evicted(c, why);
-}
-
-void pty_attach(struct pty *p, struct pty_client *c, uint64_t since, const struct pty_client_ops *ops)
-{
-	evict(p, PTY_TAKEN_OVER);
-	p->client = c;
-	c->pty = p;
-	c->ops = ops;
-	c->offset = MIN(MAX(since, output_begin(p->output)), output_end(p->output));
-	follow(c);
-	if (c->offset < output_end(p->output))
-		stall_arm(c);
-}
-
-int pty_read(struct pty_client *c, size_t max, struct output_slice *ret, bool *ret_missed)
-{
-	struct output *o = c->pty->output;
-	*ret_missed = false;
-	int r;
-	while ((r = output_read(o, c->offset, max, ret)) == -ERANGE) {
-		*ret_missed = true;
-		c->offset = output_begin(o);
-	}
-	return r;
-}
-
-void pty_advance(struct pty_client *c, const struct output_slice *slice)
-{
-	struct pty *p = c->pty;
-	c->offset = slice->offset + slice->len;
-	c->progress_ms = loop_now_ms(p->ptys->execd->loop);
-	if (c->reader.output)
-		output_reader_advance(&c->reader, c->offset);
-	if (c->offset < output_end(p->output))
-		return;
-	loop_timer_del(&c->stall);
-	follow(c); /* it has caught up */
-}
-
-bool pty_take_end(struct pty_client *c, int *ret_exit_code, int *ret_signo)
-{
-	struct pty *p = c->pty;
-	if (p->state != ENDED || p->told || c->offset < output_end(p->output))
-		return false;
-	p->told = true;
-	*ret_exit_code = WIFEXITED(p->wstatus) ? WEXITSTATUS(p->wstatus) : -1;
-	*ret_signo = WIFSIGNALED(p->wstatus) ? WTERMSIG(p->wstatus) : 0;
-	return true;
-}
 
 /* ---- the end of a shell ----------------------------------------------------- */
 
@@ -224,8 +67,8 @@ static void pty_end(struct pty *p)
 	p->state = ENDED;
 	p->told = false;
 	if (p->client)
-		follow(p->client);
-	client_wake(p);
+		pty_follow(p->client);
+	pty_wake(p);
 }
 
 static void drain_expired(struct loop_timer *timer)
@@ -307,7 +150,7 @@ static void input_ready(struct feed_writer *w)
 	bool full = pty_input_full(p);
 	(void)input_flush(p);
 	if (full && !pty_input_full(p))
-		client_wake(p);
+		pty_wake(p);
 }
 
 int pty_write(struct pty *p, const void *data, size_t n)
@@ -328,86 +171,6 @@ bool pty_input_full(const struct pty *p)
 }
 
 /* ---- start ------------------------------------------------------------------- */
-
-/* Both ends of what the shell is to have as descriptors 0, 1 and 2. */
-struct ends {
-	int out, error, in; /* ours; error is -EBADF for a terminal */
-	int child[3];
-};
-
-static void ends_done(struct ends *e)
-{
-	fd_close(&e->out);
-	fd_close(&e->error);
-	fd_close(&e->in);
-	for (size_t i = 0; i < ARRAY_SIZE(e->child); i++)
-		fd_close(&e->child[i]);
-}
-
-static int open_pipes(struct ends *e)
-{
-	int fds[2];
-	int r = fs_pipe(fds, 0, 1);
-	if (r < 0)
-		return r;
-	e->child[0] = fds[0];
-	e->in = fds[1];
-	r = fs_pipe(fds, 1, 0);
-	if (r < 0)
-		return r;
-	e->out = fds[0];
-	e->child[1] = fds[1];
-	r = fs_pipe(fds, 1, 0);
-	if (r < 0)
-		return r;
-	e->error = fds[0];
-	e->child[2] = fds[1];
-	return 0;
-}
-
-static int set_size(int fd, unsigned cols, unsigned rows)
-{
-	struct winsize size = {.ws_col = (unsigned short)cols, .ws_row = (unsigned short)rows};
-	return ioctl(fd, TIOCSWINSZ, &size) < 0 ? -errno : 0;
-}
-
-/* The terminal is its user's, so that it can be opened by its name as well. */
-static int open_peer(struct ends *e, const struct spawn *spawn)
-{
-	struct termios t;
-	int locked = 0;
-	if (ioctl(e->out, TIOCSPTLCK, &locked) < 0)
-		return -errno;
-	e->child[0] = ioctl(e->out, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (e->child[0] < 0)
-		return -errno;
-	if (tcgetattr(e->child[0], &t) == 0) {
-		t.c_iflag |= IUTF8;
-		(void)tcsetattr(e->child[0], TCSANOW, &t);
-	}
-	if (spawn->set_ids && fchown(e->child[0], spawn->uid, (gid_t)-1) < 0)
-		return -errno;
-	for (size_t i = 1; i < ARRAY_SIZE(e->child); i++)
-		if ((e->child[i] = fcntl(e->child[0], F_DUPFD_CLOEXEC, 3)) < 0)
-			return -errno;
-	return 0;
-}
-
-/* By ioctl and not by name: a container may see no /dev/pts, or another one. */
-static int open_terminal(struct pty *p, struct ends *e, const struct spawn *spawn)
-{
-	static const int flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
-	e->out = open("/dev/ptmx", flags);
-	if (e->out < 0 && errno == ENOENT)
-		e->out = open("/dev/pts/ptmx", flags);
-	if (e->out < 0)
-		return -errno;
-	e->in = fcntl(e->out, F_DUPFD_CLOEXEC, 3);
-	if (e->in < 0)
-		return -errno;
-	int r = set_size(e->out, p->spec.cols, p->spec.rows);
-	return r < 0 ? r : open_peer(e, spawn);
-}
 
 /* Takes our ends on success. */
 static int watch_ends(struct pty *p, struct ends *e)
@@ -480,9 +243,10 @@ static int prepare_terminal(struct pty *p, struct launch *l, struct err *err)
 
 static int spawn_shell(struct pty *p, struct launch *l, struct err *err)
 {
-	_cleanup_(ends_done) struct ends e = {-EBADF, -EBADF, -EBADF, {-EBADF, -EBADF, -EBADF}};
+	_cleanup_(ends_done) struct ends e = ENDS_NONE;
+	uid_t owner = l->spawn.set_ids ? l->spawn.uid : (uid_t)-1;
 	const char *argv[ARGV_MAX];
-	int r = p->pipe ? open_pipes(&e) : open_terminal(p, &e, &l->spawn);
+	int r = p->pipe ? ends_pipes(&e) : ends_terminal(&e, p->spec.cols, p->spec.rows, owner);
 	if (r < 0)
 		return err_sys(err, "START_FAILED", -r, p->pipe ? "open pipes" : "open a terminal");
 	r = watch_ends(p, &e);
@@ -530,7 +294,7 @@ int pty_resize(struct pty *p, unsigned cols, unsigned rows)
 {
 	p->spec.cols = cols;
 	p->spec.rows = rows;
-	return pump_open(&p->out) && !p->pipe ? set_size(p->out.fd, cols, rows) : 0;
+	return pump_open(&p->out) && !p->pipe ? ends_set_size(p->out.fd, cols, rows) : 0;
 }
 
 static const struct {
@@ -591,7 +355,7 @@ static void pty_remove(struct pty *p, enum pty_eviction why)
 {
 	struct ptys *ps = p->ptys;
 	bool lives = p->state == RUNNING;
-	evict(p, why);
+	pty_evict(p, why);
 	if (p->pid > 0)
 		(void)tree_kill(p->pid, lives, p->id);
 	child_forget(&p->child);

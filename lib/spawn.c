@@ -13,22 +13,11 @@
  * with CLOSE_RANGE_UNSHARE). What it is to get is brought to that beginning:
  * spawn_init() reserves a few low numbers for this, the slots. One start at a
  * time has the slots; another one meanwhile does without.
- *
- * Rules for the code that runs in the child, marked CHILD:
- * - only system calls, and no libc wrapper that does more than one: setuid(3)
- *   and its kin would change every thread of the parent;
- * - no allocation, no locks, no logging; only its own stack is written to, and
- *   the report;
- * - all signals are blocked until every disposition is back to its default, so
- *   that no handler of ours ever runs there.
  */
-#include "lib/spawn.h"
+#include "lib/spawn_priv.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
 #include <linux/close_range.h>
 #include <pthread.h>
 #include <sched.h>
@@ -36,51 +25,14 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "lib/fs.h"
 
-#define CHILD_STACK 32768
-/* Kernel signal numbers, those that libc keeps to itself included. */
-#define SIGNALS_N    64
+#define CHILD_STACK  32768
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-enum stage {
-	STAGE_NONE, /* exec was reached */
-	STAGE_SESSION,
-	STAGE_CGROUP,
-	STAGE_FDS,
-	STAGE_LIMITS,
-	STAGE_IDS,
-	STAGE_TERMINAL,
-	STAGE_PARENT,
-	STAGE_CWD,
-	STAGE_HOOK,
-	STAGE_EXEC,
-};
-
-struct report {
-	enum stage stage;
-	int errnum;
-	uint32_t detail[2]; /* of the hook */
-};
-
-/* All that the child needs, prepared by the parent. */
-struct plan {
-	const struct spawn *spec;
-	struct spawn_fd fds[SPAWN_FDS_MAX + 3];
-	size_t fds_n;
-	int fd_above;	/* greater than every child_fd */
-	int keep_below; /* the table is shared: take a copy of this much of it; 0 when it is ours */
-	int cgroup_fds[SPAWN_CGROUPS_MAX];
-	char *programs; /* paths to try, each with its NUL; an empty one ends them */
-	pid_t parent;
-	int report_fd; /* -EBADF when memory is shared */
-	struct report report;
-};
 
 static struct rlimit nofile_children;
 static bool nofile_known;
@@ -129,13 +81,12 @@ int spawn_init(rlim_t soft)
 }
 
 static char oom_children[16]; /* what children get back; empty: we have changed nothing */
-#define OOM_FILE   "/proc/self/oom_score_adj"
-#define OOM_LOWEST "-999" /* one less would make us immune, and a leak of ours fatal for all others */
+#define OOM_LOWEST "-999"     /* one less would make us immune, and a leak of ours fatal for all others */
 
 int spawn_protect(void)
 {
 	char before[sizeof(oom_children)];
-	_cleanup_close_ int fd = open(OOM_FILE, O_RDWR | O_CLOEXEC);
+	_cleanup_close_ int fd = open(SPAWN_OOM_FILE, O_RDWR | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, before, sizeof(before) - 1);
 
 	if (n < 0)
@@ -149,221 +100,6 @@ int spawn_protect(void)
 	return 0;
 }
 
-/* ---- the child --------------------------------------------------------- */
-
-/* The sanitizers' own checks know neither this stack nor a process without their threads. */
-#define CHILD __attribute__((no_sanitize("address", "thread", "undefined")))
-
-CHILD static _Noreturn void child_fail(struct plan *plan, enum stage stage)
-{
-	const struct report report = {
-		.stage = stage, .errnum = errno, .detail = {plan->report.detail[0], plan->report.detail[1]}};
-
-	plan->report = report;
-	if (plan->report_fd >= 0)
-		(void)!write(plan->report_fd, &report, sizeof(report));
-	for (;;)
-		syscall(SYS_exit_group, 127);
-}
-
-/* The kernel's own struct: libc's sigaction(3) refuses the two signals it uses. */
-CHILD static void child_reset_signals(void)
-{
-	struct {
-		void (*handler)(int);
-		unsigned long flags;
-		void (*restorer)(void);
-		uint64_t mask;
-	} action = {.handler = SIG_DFL};
-
-	for (int signo = 1; signo <= SIGNALS_N; signo++)
-		if (signo != SIGKILL && signo != SIGSTOP)
-			(void)syscall(SYS_rt_sigaction, signo, &action, NULL, sizeof(action.mask));
-}
-
-/* Marks all descriptors from 3 on without close_range(2): those that /proc lists, or all that there may be.
- */
-CHILD static void child_cloexec_slowly(void)
-{
-	int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_Alignas(struct dirent64) char entries[2048];
-	struct rlimit limit;
-	long n;
-
-	if (dir < 0) {
-		if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-			limit.rlim_max = 65536;
-		for (int fd = 3; fd < (int)MIN(limit.rlim_max, (rlim_t)1048576); fd++)
-			(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-		return;
-	}
-	while ((n = syscall(SYS_getdents64, dir, entries, sizeof(entries))) > 0) {
-		for (long at = 0; at < n;) {
-			const struct dirent64 *e = (const struct dirent64 *)(entries + at);
-			int fd = 0;
-
-			for (const char *p = e->d_name; *p >= '0' && *p <= '9'; p++)
-				fd = fd * 10 + (*p - '0');
-			if (fd >= 3)
-				(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-			at += e->d_reclen;
-		}
-	}
-	(void)close(dir);
-}
-
-CHILD static int child_dup2(int from, int to)
-{
-	int r;
-
-	do
-		r = dup2(from, to);
-	while (r < 0 && (errno == EINTR || errno == EBUSY));
-	return r;
-}
-
-/*
- * Everything becomes close-on-exec, then what is asked for is put in place. A
- * source that stands where another one is to go moves out of the way first.
- */
-CHILD static int child_place_fds(struct plan *plan)
-{
-	if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
-		child_cloexec_slowly();
-	if (plan->report_fd >= 0 && plan->report_fd < plan->fd_above) {
-		int fd = fcntl(plan->report_fd, F_DUPFD_CLOEXEC, plan->fd_above);
-
-		if (fd < 0)
-			return -1;
-		plan->report_fd = fd;
-	}
-	for (size_t i = 0; i < plan->fds_n; i++) {
-		struct spawn_fd *f = &plan->fds[i];
-
-		if (f->parent_fd >= plan->fd_above || f->parent_fd == f->child_fd)
-			continue;
-		f->parent_fd = fcntl(f->parent_fd, F_DUPFD_CLOEXEC, plan->fd_above);
-		if (f->parent_fd < 0)
-			return -1;
-	}
-	for (size_t i = 0; i < plan->fds_n; i++) {
-		const struct spawn_fd *f = &plan->fds[i];
-
-		if (f->parent_fd == f->child_fd ? fcntl(f->child_fd, F_SETFD, 0) < 0
-						: child_dup2(f->parent_fd, f->child_fd) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-CHILD static int child_set_limits(const struct spawn *spec)
-{
-	/* Refused only when somebody has lowered our hard limit since: then that one holds. */
-	if (nofile_known)
-		(void)syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &nofile_children, NULL);
-	for (size_t i = 0; i < spec->rlimits_n; i++)
-		if (syscall(SYS_prlimit64, 0, spec->rlimits[i].resource, &spec->rlimits[i].limit, NULL) < 0)
-			return -1;
-	return 0;
-}
-
-CHILD static int child_set_ids(const struct spawn *spec)
-{
-	if (syscall(SYS_setgroups, spec->groups_n, spec->groups) < 0 ||
-	    syscall(SYS_setresgid, spec->gid, spec->gid, spec->gid) < 0 ||
-	    syscall(SYS_setresuid, spec->uid, spec->uid, spec->uid) < 0)
-		return -1;
-	return 0;
-}
-
-/* The kernel forgets the wish when ids change, so it comes after them; the parent may have gone before it. */
-CHILD static int child_die_with_parent(const struct plan *plan)
-{
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return -1;
-	if (getppid() != plan->parent) {
-		errno = ESRCH;
-		return -1;
-	}
-	return 0;
-}
-
-/* As execvp(3): the next place is tried when this one has no such program or does not let us. */
-CHILD static void child_exec(const struct plan *plan)
-{
-	int denied = 0;
-
-	for (const char *path = plan->programs; *path; path += strlen(path) + 1) {
-		(void)execve(path, plan->spec->argv, plan->spec->envp);
-		if (errno == EACCES)
-			denied = EACCES;
-		else if (errno != ENOENT && errno != ENOTDIR && errno != ENODEV && errno != ESTALE &&
-			 errno != ETIMEDOUT)
-			return;
-	}
-	if (denied)
-		errno = denied;
-}
-
-/* Raising it again needs no permission. */
-CHILD static void child_unprotect(void)
-{
-	int fd = oom_children[0] ? open(OOM_FILE, O_WRONLY | O_CLOEXEC) : -1;
-
-	if (fd < 0)
-		return;
-	(void)!write(fd, oom_children, strnlen(oom_children, sizeof(oom_children)));
-	(void)close(fd);
-}
-
-CHILD static void child_hook(struct plan *plan, bool last)
-{
-	const struct spawn_hook *hook = plan->spec->hook;
-	int r = hook ? hook->run(hook, last, plan->report.detail) : 0;
-
-	if (r < 0) {
-		errno = -r;
-		child_fail(plan, STAGE_HOOK);
-	}
-}
-
-CHILD static int child_main(void *arg)
-{
-	struct plan *plan = arg;
-	const struct spawn *spec = plan->spec;
-	uint64_t no_signals = 0;
-
-	child_reset_signals();
-	if (spec->new_session && setsid() < 0)
-		child_fail(plan, STAGE_SESSION);
-	for (int i = 0; i < SPAWN_CGROUPS_MAX; i++)
-		if (plan->cgroup_fds[i] >= 0 && write(plan->cgroup_fds[i], "0", 1) != 1)
-			child_fail(plan, STAGE_CGROUP);
-	/* Until here the table may be the parent's, and nothing of it may change. */
-	if (plan->keep_below > 0 &&
-	    syscall(SYS_close_range, plan->keep_below, ~0U, CLOSE_RANGE_UNSHARE) < 0 &&
-	    syscall(SYS_unshare, CLONE_FILES) < 0)
-		child_fail(plan, STAGE_FDS);
-	if (child_place_fds(plan) < 0)
-		child_fail(plan, STAGE_FDS);
-	if (spec->controlling_tty && ioctl(0, TIOCSCTTY, 0) < 0)
-		child_fail(plan, STAGE_TERMINAL);
-	if (child_set_limits(spec) < 0)
-		child_fail(plan, STAGE_LIMITS);
-	child_unprotect();
-	child_hook(plan, false);
-	if (spec->set_ids && child_set_ids(spec) < 0)
-		child_fail(plan, STAGE_IDS);
-	if (spec->die_with_parent && child_die_with_parent(plan) < 0)
-		child_fail(plan, STAGE_PARENT);
-	if (spec->cwd && chdir(spec->cwd) < 0)
-		child_fail(plan, STAGE_CWD);
-	(void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, sizeof(no_signals));
-	child_hook(plan, true);
-	child_exec(plan);
-	child_fail(plan, STAGE_EXEC);
-}
-
 /* ---- the parent -------------------------------------------------------- */
 
 static const char *search_path(char *const *envp)
@@ -374,7 +110,7 @@ static const char *search_path(char *const *envp)
 	return PATH_DEFAULT;
 }
 
-/* The paths that child_exec() tries, in order. */
+/* The paths that the child tries, in order. */
 static int plan_programs(struct plan *plan)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT(SIZE_MAX / 4);
@@ -446,7 +182,7 @@ static pid_t clone_blocked(struct plan *plan, int flags, int *pidfd)
 	int saved;
 
 	(void)syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, sizeof(all));
-	pid = clone(child_main, stack + sizeof(stack), flags | SIGCHLD, plan, pidfd);
+	pid = clone(spawn_child, stack + sizeof(stack), flags | SIGCHLD, plan, pidfd);
 	saved = errno;
 	(void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 	errno = saved;
@@ -696,7 +432,11 @@ static int spawn_in(struct plan *plan, pid_t *ret_pid, int *ret_pidfd, struct er
 
 int spawn(const struct spawn *spec, pid_t *ret_pid, int *ret_pidfd, struct err *err)
 {
-	struct plan plan = {.spec = spec, .parent = getpid(), .cgroup_fds = {-EBADF, -EBADF}};
+	struct plan plan = {.spec = spec,
+			    .nofile = nofile_known ? &nofile_children : NULL,
+			    .oom_score = oom_children,
+			    .parent = getpid(),
+			    .cgroup_fds = {-EBADF, -EBADF}};
 	int r = spawn_in(&plan, ret_pid, ret_pidfd, err);
 
 	for (int i = 0; i < SPAWN_CGROUPS_MAX; i++)

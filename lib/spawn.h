@@ -33,7 +33,7 @@ struct spawn_rlimit {
 };
 
 /*
- * What else is done in the child, by the rules of spawn.c: called with all
+ * What else is done in the child, by the rules of spawn_child.c: called with all
  * privileges before ids are changed, and again (last) with exec as the only thing
  * left to do. 0, or -errno and up to two numbers that tell report(), in the
  * parent, what did not work.

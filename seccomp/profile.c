@@ -4,113 +4,20 @@
  * Owns nothing beyond one compilation. A profile may come from a request: every
  * shape is checked, every count bounded, and so is what libseccomp makes of it.
  */
-#include "seccomp/profile.h"
+#include "seccomp/profile_priv.h"
 
-#include <inttypes.h>
-#include <seccomp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/capability.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 
 #include "lib/buf.h"
 #include "lib/fs.h"
-#include "lib/scan.h"
 #include "seccomp/names.h"
-
-#define PLACE_MAX 128
-#define ERRNO_MAX 4094 /* libseccomp takes no larger one */
-#define CALLS_MAX 1024
-
-struct compiler {
-	scmp_filter_ctx ctx;
-	const char *where;
-	uint64_t caps;
-	uint32_t default_action;
-	struct filter_parts parts;
-	unsigned start_allowed; /* bits of filter_start_calls[]: allowed without a condition */
-	unsigned start_denied;	/* named by a rule that denies */
-	size_t names_n, args_n;
-	unsigned spent[CALLS_MAX]; /* on the conditions of each call */
-	struct profile_warnings *warnings;
-	struct err *err;
-};
-
-static int bad(const struct compiler *c, const char *place, const char *expected)
-{
-	return err_set(c->err, ERR_INVALID, "INVALID_REQUEST_BODY", EINVAL, "%s%s%s: %s", c->where,
-		       *place ? "." : "", place, expected);
-}
 
 static int no_memory(const struct compiler *c)
 {
 	return err_sys(c->err, "RUNTIME_ERROR", ENOMEM, "compile the profile %s", c->where);
-}
-
-/* The place of a field of what stands at `place`. */
-static const char *below(char out[PLACE_MAX], const char *place, const char *field)
-{
-	(void)snprintf(out, PLACE_MAX, "%.80s.%.40s", place, field);
-	return out;
-}
-
-/* ---- words -------------------------------------------------------------------- */
-
-int capability_number(const char *name)
-{
-	char full[32];
-	cap_value_t cap;
-
-	if (strncasecmp(name, "cap_", 4) != 0)
-		(void)snprintf(full, sizeof(full), "cap_%s", name);
-	else
-		(void)snprintf(full, sizeof(full), "%s", name);
-	return cap_from_name(full, &cap) == 0 && cap >= 0 && cap < 64 ? cap : -1;
-}
-
-static int parse_errno(const struct compiler *c, json_t *v, const char *place, uint32_t *ret)
-{
-	json_int_t n = json_integer_value(v);
-
-	if (!v || json_is_null(v))
-		return 0;
-	if (!json_is_integer(v) || n < 0 || n > ERRNO_MAX)
-		return bad(c, place, "must be an error number from 0 to 4094");
-	*ret = (uint32_t)n;
-	return 0;
-}
-
-static int parse_action(const struct compiler *c, json_t *v, uint32_t errnum, const char *place,
-			uint32_t *ret)
-{
-	const struct {
-		const char *name;
-		uint32_t action;
-	} actions[] = {
-		{"SCMP_ACT_ALLOW", SCMP_ACT_ALLOW},
-		{"SCMP_ACT_ERRNO", SCMP_ACT_ERRNO(errnum)},
-		{"SCMP_ACT_KILL", SCMP_ACT_KILL_PROCESS},
-		{"SCMP_ACT_KILL_THREAD", SCMP_ACT_KILL_THREAD},
-		{"SCMP_ACT_KILL_PROCESS", SCMP_ACT_KILL_PROCESS},
-		{"SCMP_ACT_TRAP", SCMP_ACT_TRAP},
-		{"SCMP_ACT_TRACE", SCMP_ACT_TRACE(errnum)},
-		{"SCMP_ACT_LOG", SCMP_ACT_LOG},
-	};
-	const char *name = json_string_value(v);
-
-	for (size_t i = 0; name && i < ARRAY_SIZE(actions); i++)
-		if (strcmp(actions[i].name, name) == 0) {
-			*ret = actions[i].action;
-			return 0;
-		}
-	if (name && strcmp(name, "SCMP_ACT_NOTIFY") == 0)
-		return bad(c, place, "SCMP_ACT_NOTIFY is not possible: denied calls are told to the agent");
-	return bad(c, place,
-		   name ? "is none of SCMP_ACT_ALLOW, _ERRNO, _KILL, _KILL_THREAD, _KILL_PROCESS, _TRAP, "
-			  "_TRACE and _LOG"
-			: "must be the name of an action");
 }
 
 static void warn(struct compiler *c, const char *name)
@@ -121,214 +28,6 @@ static void warn(struct compiler *c, const char *name)
 	if (left < strlen(name) + 3)
 		return;
 	w->n += (size_t)snprintf(w->text + w->n, left, "%s%s", w->n ? ", " : "", name);
-}
-
-/* ---- for whom a rule is -------------------------------------------------------- */
-
-static int has_caps(const struct compiler *c, json_t *caps, const char *place, bool all, bool *ret)
-{
-	size_t i, held = 0;
-	json_t *name;
-
-	if (!json_is_array(caps))
-		return bad(c, place, "must be an array of capabilities");
-	json_array_foreach(caps, i, name)
-	{
-		const char *text = json_string_value(name);
-		int cap = text ? capability_number(text) : -1;
-
-		if (!text)
-			return bad(c, place, "must be an array of capabilities");
-		held += cap >= 0 && (c->caps & (1ULL << cap));
-	}
-	*ret = all ? held == json_array_size(caps) : held > 0;
-	return 0;
-}
-
-static int has_arch(const struct compiler *c, json_t *arches, const char *place, bool *ret)
-{
-#if defined(__x86_64__)
-	static const char *const own = "amd64";
-#elif defined(__aarch64__)
-	static const char *const own = "arm64";
-#else
-	const char *own = arch_name(native_arch(), 0);
-#endif
-	size_t i;
-	json_t *name;
-
-	*ret = false;
-	if (!json_is_array(arches))
-		return bad(c, place, "must be an array of strings");
-	json_array_foreach(arches, i, name)
-	{
-		if (!json_is_string(name))
-			return bad(c, place, "must be an array of strings");
-		*ret = *ret || strcmp(json_string_value(name), own) == 0;
-	}
-	return 0;
-}
-
-/* "MAJOR.MINOR" as one number that can be compared. */
-static uint64_t version(struct scan *s)
-{
-	uint64_t major = scan_number(s, 10, 999);
-
-	scan_text(s, ".");
-	return major << 32 | scan_number(s, 10, 999);
-}
-
-static int has_kernel(const struct compiler *c, json_t *v, const char *place, bool *ret)
-{
-	const char *text = json_string_value(v);
-	uint64_t wanted, ours;
-	struct utsname uts;
-	struct scan s = SCAN(text);
-
-	wanted = version(&s);
-	scan_end(&s);
-	if (!scan_ok(&s))
-		return bad(c, place, "must be a version such as \"4.8\"");
-	s = SCAN(uname(&uts) < 0 ? NULL : uts.release);
-	ours = version(&s);
-	if (!scan_ok(&s))
-		return bad(c, place, "cannot be compared: this kernel does not tell its version");
-	*ret = ours >= wanted;
-	return 0;
-}
-
-/* includes: all conditions hold; excludes: any does. */
-static int meets(const struct compiler *c, json_t *rule, const char *place, const char *kind, bool includes,
-		 bool *ret)
-{
-	json_t *conditions = json_object_get(rule, kind), *value;
-	bool all = true, any = false;
-	const char *key;
-
-	*ret = includes;
-	if (!conditions || json_is_null(conditions))
-		return 0;
-	char where[PLACE_MAX];
-	(void)below(where, place, kind);
-	if (!json_is_object(conditions))
-		return bad(c, where, "must be an object");
-	json_object_foreach(conditions, key, value)
-	{
-		bool one = false;
-		int r;
-
-		if (json_is_null(value))
-			continue;
-		(void)snprintf(where, sizeof(where), "%.60s.%.10s.%.32s", place, kind, key);
-		if (strcmp(key, "caps") == 0)
-			r = has_caps(c, value, where, includes, &one);
-		else if (strcmp(key, "arches") == 0)
-			r = has_arch(c, value, where, &one);
-		else if (strcmp(key, "minKernel") == 0)
-			r = has_kernel(c, value, where, &one);
-		else
-			r = bad(c, where, "is none of caps, arches and minKernel");
-		if (r < 0)
-			return r;
-		all = all && one;
-		any = any || one;
-	}
-	*ret = includes ? all : any;
-	return 0;
-}
-
-/* ---- arguments ------------------------------------------------------------------ */
-
-static int parse_op(const struct compiler *c, json_t *v, const char *place, enum scmp_compare *ret)
-{
-	static const struct {
-		const char *name;
-		enum scmp_compare op;
-	} ops[] = {{"SCMP_CMP_NE", SCMP_CMP_NE},
-		   {"SCMP_CMP_LT", SCMP_CMP_LT},
-		   {"SCMP_CMP_LE", SCMP_CMP_LE},
-		   {"SCMP_CMP_EQ", SCMP_CMP_EQ},
-		   {"SCMP_CMP_GE", SCMP_CMP_GE},
-		   {"SCMP_CMP_GT", SCMP_CMP_GT},
-		   {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ}};
-	const char *name = json_string_value(v);
-
-	for (size_t i = 0; name && i < ARRAY_SIZE(ops); i++)
-		if (strcmp(ops[i].name, name) == 0) {
-			*ret = ops[i].op;
-			return 0;
-		}
-	return bad(c, place, "is not a comparison (SCMP_CMP_NE, _LT, _LE, _EQ, _GE, _GT or _MASKED_EQ)");
-}
-
-/* A value above 2^63 comes as a real number when it has been written so; it is not taken for another. */
-static int parse_value(const struct compiler *c, json_t *v, const char *place, uint64_t *ret)
-{
-	if (!v || json_is_null(v))
-		return 0;
-	if (!json_is_integer(v) || json_integer_value(v) < 0)
-		return bad(c, place, "must be a number that is not negative");
-	*ret = (uint64_t)json_integer_value(v);
-	return 0;
-}
-
-static int parse_arg(const struct compiler *c, json_t *arg, const char *place, struct scmp_arg_cmp *ret)
-{
-	char where[PLACE_MAX];
-	uint64_t index = UINT64_MAX, value = 0, second = 0;
-	enum scmp_compare op = SCMP_CMP_EQ;
-
-	if (!json_is_object(arg))
-		return bad(c, place, "must be an object");
-	(void)below(where, place, "index");
-	int r = parse_value(c, json_object_get(arg, "index"), where, &index);
-	if (r >= 0 && index > 5)
-		r = bad(c, where, "must be from 0 to 5");
-	(void)below(where, place, "value");
-	if (r >= 0)
-		r = parse_value(c, json_object_get(arg, "value"), where, &value);
-	(void)below(where, place, "valueTwo");
-	if (r >= 0)
-		r = parse_value(c, json_object_get(arg, "valueTwo"), where, &second);
-	(void)below(where, place, "op");
-	if (r >= 0)
-		r = parse_op(c, json_object_get(arg, "op"), where, &op);
-	if (r >= 0)
-		*ret = (struct scmp_arg_cmp){
-			.arg = (unsigned)index, .op = op, .datum_a = value, .datum_b = second};
-	return r;
-}
-
-struct args {
-	struct scmp_arg_cmp cmp[6];
-	unsigned n;
-	bool any; /* one index more than once: any of the conditions will do, as other engines take it */
-};
-
-static int parse_args(const struct compiler *c, json_t *rule, const char *place, struct args *ret)
-{
-	json_t *args = json_object_get(rule, "args"), *arg;
-	char where[PLACE_MAX];
-	unsigned seen = 0;
-	size_t i;
-
-	*ret = (struct args){0};
-	if (!args || json_is_null(args))
-		return 0;
-	(void)below(where, place, "args");
-	if (!json_is_array(args) || json_array_size(args) > ARRAY_SIZE(ret->cmp))
-		return bad(c, where, "must be an array of at most 6 conditions");
-	json_array_foreach(args, i, arg)
-	{
-		(void)snprintf(where, sizeof(where), "%.80s.args[%zu]", place, i);
-		int r = parse_arg(c, arg, where, &ret->cmp[i]);
-		if (r < 0)
-			return r;
-		ret->any = ret->any || (seen & (1U << ret->cmp[i].arg));
-		seen |= 1U << ret->cmp[i].arg;
-		ret->n++;
-	}
-	return 0;
 }
 
 /* ---- rules ------------------------------------------------------------------------ */
@@ -364,7 +63,7 @@ static int add_extra(struct compiler *c, const char *place, const char *name, in
 		if (p->extras[i].nr == nr)
 			return 0;
 	if (p->extras_n == FILTER_EXTRAS_MAX)
-		return bad(c, place, "names too many calls that are newer than libseccomp");
+		return profile_bad(c, place, "names too many calls that are newer than libseccomp");
 	p->extras[p->extras_n++] = (struct filter_extra){nr, action};
 	return 0;
 }
@@ -376,7 +75,7 @@ static int add_extra(struct compiler *c, const char *place, const char *name, in
 static bool affordable(struct compiler *c, int nr, const struct args *args)
 {
 	static const unsigned costs[] = {0, 1, 2, 4, 8, 8, 8};
-	unsigned *spent = &c->spent[(unsigned)nr % CALLS_MAX];
+	unsigned *spent = &c->spent[(unsigned)nr % PROFILE_CALLS_MAX];
 
 	*spent += args->any ? args->n : costs[args->n];
 	return *spent <= PROFILE_PER_CALL_MAX;
@@ -417,7 +116,7 @@ static int add_name(struct compiler *c, const char *place, json_t *v, bool appli
 	int nr;
 
 	if (!name || !*name)
-		return bad(c, place, "names: must be names of system calls");
+		return profile_bad(c, place, "names: must be names of system calls");
 	if (++c->names_n > PROFILE_NAMES_MAX)
 		return err_set(c->err, ERR_TOO_LARGE, "INVALID_REQUEST_BODY", E2BIG,
 			       "%s.%s.names: over %d names in all rules", c->where, place, PROFILE_NAMES_MAX);
@@ -447,7 +146,7 @@ static int add_names(struct compiler *c, const char *place, json_t *rule, bool a
 	if (name && !json_is_null(name))
 		return add_name(c, place, name, applies, action, args);
 	if (!json_is_array(names))
-		return bad(c, place, "names: must be an array of names of system calls");
+		return profile_bad(c, place, "names: must be an array of names of system calls");
 	json_array_foreach(names, i, v)
 	{
 		r = add_name(c, place, v, applies, action, args);
@@ -459,26 +158,24 @@ static int add_names(struct compiler *c, const char *place, json_t *rule, bool a
 
 static int add_syscalls(struct compiler *c, json_t *rule, size_t index)
 {
-	char place[PLACE_MAX], where[PLACE_MAX];
+	char place[PROFILE_PLACE_MAX], where[PROFILE_PLACE_MAX];
 	uint32_t action = 0, errnum = EPERM;
-	bool included = true, excluded = false;
+	bool applies = false;
 	struct args args;
 
 	(void)snprintf(place, sizeof(place), "syscalls[%zu]", index);
 	if (!json_is_object(rule))
-		return bad(c, place, "must be an object");
-	(void)below(where, place, "errnoRet");
-	int r = parse_errno(c, json_object_get(rule, "errnoRet"), where, &errnum);
-	(void)below(where, place, "action");
+		return profile_bad(c, place, "must be an object");
+	(void)profile_below(where, place, "errnoRet");
+	int r = profile_errno(c, json_object_get(rule, "errnoRet"), where, &errnum);
+	(void)profile_below(where, place, "action");
 	if (r >= 0)
-		r = parse_action(c, json_object_get(rule, "action"), errnum, where, &action);
+		r = profile_action(c, json_object_get(rule, "action"), errnum, where, &action);
 	if (r >= 0)
-		r = parse_args(c, rule, place, &args);
+		r = profile_args(c, rule, place, &args);
 	if (r >= 0)
-		r = meets(c, rule, place, "includes", true, &included);
-	if (r >= 0)
-		r = meets(c, rule, place, "excludes", false, &excluded);
-	return r < 0 ? r : add_names(c, place, rule, included && !excluded, action, &args);
+		r = profile_applies(c, rule, place, &applies);
+	return r < 0 ? r : add_names(c, place, rule, applies, action, &args);
 }
 
 /* ---- architectures ---------------------------------------------------------------- */
@@ -501,7 +198,7 @@ static int arch_token(const struct compiler *c, json_t *v, const char *place, ui
 
 	*ret = 0;
 	if (!name || strncmp(name, "SCMP_ARCH_", 10) != 0)
-		return bad(c, place, "must be the name of an architecture (SCMP_ARCH_...)");
+		return profile_bad(c, place, "must be the name of an architecture (SCMP_ARCH_...)");
 	for (size_t i = 0; i < ARRAY_SIZE(arches); i++)
 		if (strcmp(arches[i].name, name) == 0)
 			*ret = arches[i].token == SCMP_ARCH_NATIVE ? seccomp_arch_native() : arches[i].token;
@@ -527,7 +224,7 @@ static int add_arches(struct compiler *c, json_t *list, const char *place)
 	if (!list || json_is_null(list))
 		return 0;
 	if (!json_is_array(list))
-		return bad(c, place, "must be an array");
+		return profile_bad(c, place, "must be an array");
 	json_array_foreach(list, i, v)
 	{
 		uint32_t token;
@@ -539,7 +236,7 @@ static int add_arches(struct compiler *c, json_t *list, const char *place)
 			continue;
 		r = seccomp_arch_add(c->ctx, token);
 		if (r < 0 && r != -EEXIST)
-			return bad(c, place, strerror(-r));
+			return profile_bad(c, place, strerror(-r));
 	}
 	return 0;
 }
@@ -552,10 +249,10 @@ static int add_arch_map(struct compiler *c, json_t *map)
 	if (!map || json_is_null(map))
 		return 0;
 	if (!json_is_array(map))
-		return bad(c, "archMap", "must be an array");
+		return profile_bad(c, "archMap", "must be an array");
 	json_array_foreach(map, i, entry)
 	{
-		char place[PLACE_MAX];
+		char place[PROFILE_PLACE_MAX];
 		uint32_t token;
 
 		(void)snprintf(place, sizeof(place), "archMap[%zu].architecture", i);
@@ -576,11 +273,11 @@ static int begin(struct compiler *c, json_t *profile)
 	uint32_t errnum = EPERM;
 
 	if (!json_is_object(profile))
-		return bad(c, "", "must be an object");
-	int r = parse_errno(c, json_object_get(profile, "defaultErrnoRet"), "defaultErrnoRet", &errnum);
+		return profile_bad(c, "", "must be an object");
+	int r = profile_errno(c, json_object_get(profile, "defaultErrnoRet"), "defaultErrnoRet", &errnum);
 	if (r >= 0)
-		r = parse_action(c, json_object_get(profile, "defaultAction"), errnum, "defaultAction",
-				 &c->default_action);
+		r = profile_action(c, json_object_get(profile, "defaultAction"), errnum, "defaultAction",
+				   &c->default_action);
 	if (r < 0)
 		return r;
 	c->ctx = seccomp_init(c->default_action);
@@ -603,7 +300,7 @@ static int add_all(struct compiler *c, json_t *profile)
 	if (!rules || json_is_null(rules))
 		return 0;
 	if (!json_is_array(rules))
-		return bad(c, "syscalls", "must be an array");
+		return profile_bad(c, "syscalls", "must be an array");
 	if (json_array_size(rules) > PROFILE_RULES_MAX)
 		return err_set(c->err, ERR_TOO_LARGE, "INVALID_REQUEST_BODY", E2BIG,
 			       "%s.syscalls: over %d rules", c->where, PROFILE_RULES_MAX);
@@ -628,7 +325,7 @@ static int export(struct compiler *c, struct buf *out)
 		ssize_t n;
 
 		if (buf_reserve(out, 16384) < 0)
-			return bad(c, "", "is too large: the kernel takes 4096 instructions");
+			return profile_bad(c, "", "is too large: the kernel takes 4096 instructions");
 		n = pread(fd, buf_tail(out), 16384, (off_t)out->len);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -657,13 +354,13 @@ static int finish(struct compiler *c, struct filter *ret)
 		c->parts.newest = -1;
 	r = filter_build(&c->parts, ret);
 	if (r == -E2BIG)
-		return bad(c, "", "is too large: the kernel takes 4096 instructions");
+		return profile_bad(c, "", "is too large: the kernel takes 4096 instructions");
 	if (r < 0)
 		return no_memory(c);
 	if (lets_pass(filter_run(&ret->plain, &exec) & SECCOMP_RET_ACTION_FULL))
 		return 0;
 	filter_done(ret);
-	return bad(c, "syscalls", "must allow execve, without which nothing can be started");
+	return profile_bad(c, "syscalls", "must allow execve, without which nothing can be started");
 }
 
 int profile_compile(json_t *profile, uint64_t caps, const char *where, struct filter *ret,
@@ -689,14 +386,12 @@ int profile_compile(json_t *profile, uint64_t caps, const char *where, struct fi
 static int copy_rule(struct compiler *c, json_t *rule, size_t index, json_t *out)
 {
 	static const char *const kept[] = {"names", "action", "errnoRet", "args"};
-	char place[PLACE_MAX];
-	bool included = true, excluded = false;
+	char place[PROFILE_PLACE_MAX];
+	bool applies = false;
 
 	(void)snprintf(place, sizeof(place), "syscalls[%zu]", index);
-	int r = meets(c, rule, place, "includes", true, &included);
-	if (r >= 0)
-		r = meets(c, rule, place, "excludes", false, &excluded);
-	if (r < 0 || !included || excluded)
+	int r = profile_applies(c, rule, place, &applies);
+	if (r < 0 || !applies)
 		return r;
 	json_t *copy = json_object(), *name = json_object_get(rule, "name");
 	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
