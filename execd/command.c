@@ -1,8 +1,7 @@
 /*
- * command.c - commands: start, output, timeout, interrupt, end.
+ * command.c - commands: output, timeout, interrupt, end. How one begins is in command_start.c.
  *
- * Owns each live command and the pipes that ended ones have left open. Loop
- * thread only.
+ * Owns each live command. Loop thread only.
  *
  *   RUNNING ── exit ──> DRAINING ── both pipes at their end, or grace ──> ENDED
  *      │                                                                    │
@@ -12,8 +11,7 @@
  * exited, what was in the pipe at that moment is read whatever the room: it is
  * bounded by the pipe. What others write after that is taken for
  * COMMAND_DRAIN_GRACE_MS. Then the run ends, and a pipe that is still held open
- * becomes a sink: it is emptied into nothing, so that a server that a command
- * has left running does not die of SIGPIPE.
+ * becomes a sink (sink.h).
  *
  * Bounds: a cgroup of a command's own goes when it is empty, which may be long
  * after the command (limits.h). Output over its bound is not kept, and ends the
@@ -24,7 +22,7 @@
  * is SIGKILL to the tree at once. ENDED commands stay as long as their stop
  * timer is armed, to finish what outlived its leader.
  */
-#include "execd/command.h"
+#include "execd/command_priv.h"
 
 #include <signal.h>
 #include <string.h>
@@ -32,66 +30,10 @@
 
 #include "execd/confinement.h"
 #include "execd/execd.h"
-#include "execd/feed.h"
 #include "execd/isolated/room.h"
 #include "execd/isolated/undoable.h"
-#include "execd/isolated/zygote.h"
-#include "execd/launch.h"
-#include "execd/limits.h"
 #include "execd/metrics.h"
-#include "execd/pump.h"
-#include "execd/run.h"
 #include "execd/tree.h"
-#include "lib/fs.h"
-
-enum state { RUNNING, DRAINING, SETTLING, ENDED };
-
-struct command {
-	struct list link;
-	struct commands *commands;
-	struct child child;
-	struct run *run; /* NULL once ended */
-	char *id;
-	struct pump out, error;
-	struct feed in;
-	struct limits_hold *limits; /* NULL: none */
-	struct room *room;	    /* a reference; NULL: in the container */
-	struct undoable *undoable;  /* whose changes are merged before it ends; NULL: none, or no more */
-	struct confine *confine;    /* NULL: none */
-	struct denials *denials;    /* NULL: nothing is told */
-	uint64_t output_budget;
-	uint64_t processes_killed;
-	struct loop_timer timeout, drain, stop;
-	enum state state;
-	bool forced; /* we have begun to end it, for this reason: */
-	enum run_reason cause;
-	bool killed; /* by SIGKILL to the tree */
-	pid_t pid;
-	int wstatus;
-	struct rusage usage;
-};
-
-struct sink {
-	struct list link;
-	struct pump pump;
-	struct commands *commands;
-};
-
-struct commands {
-	struct execd *execd;
-	struct list live; /* RUNNING and DRAINING */
-	struct list lingering;
-	struct list sinks;
-	size_t sinks_n;
-	/* Freed after the callbacks that may still stand in them. */
-	struct list dead_commands, dead_sinks;
-	struct loop_defer tidy;
-	struct limiter *limiter; /* NULL: no bounds so far */
-	uint64_t oom_kills;	 /* of the whole container, when last looked at */
-	bool stopping;
-	void (*stopped)(void *arg);
-	void *stopped_arg;
-};
 
 /* ---- tidying up --------------------------------------------------------- */
 
@@ -107,16 +49,11 @@ static void check_stopped(struct commands *cs)
 
 static void free_dead(struct commands *cs)
 {
-	list_foreach_safe (node, &cs->dead_commands) {
+	list_foreach_safe (node, &cs->dead) {
 		struct command *c = list_entry(node, struct command, link);
 		list_del(&c->link);
 		free(c->id);
 		free(c);
-	}
-	list_foreach_safe (node, &cs->dead_sinks) {
-		struct sink *s = list_entry(node, struct sink, link);
-		list_del(&s->link);
-		free(s);
 	}
 }
 
@@ -142,44 +79,8 @@ static void command_free(struct command *c)
 {
 	loop_timer_del(&c->stop);
 	list_del(&c->link);
-	list_add_tail(&c->commands->dead_commands, &c->link);
+	list_add_tail(&c->commands->dead, &c->link);
 	want_tidy(c->commands);
-}
-
-/* ---- sinks ------------------------------------------------------------- */
-
-static void sink_close(struct sink *s)
-{
-	pump_close(&s->pump);
-	list_del(&s->link);
-	list_add_tail(&s->commands->dead_sinks, &s->link);
-	s->commands->sinks_n--;
-	want_tidy(s->commands);
-}
-
-static void sink_ended(struct pump *p)
-{
-	sink_close(container_of(p, struct sink, pump));
-}
-
-static const struct pump_ops sink_ops = {.ended = sink_ended};
-
-/* Consumes fd. Without memory the pipe is just closed. */
-static void sink_new(struct commands *cs, int fd)
-{
-	struct sink *s = calloc(1, sizeof(*s));
-	if (cs->sinks_n >= COMMAND_SINKS_MAX)
-		sink_close(list_entry(cs->sinks.next, struct sink, link));
-	if (s)
-		pump_init(&s->pump, &sink_ops, OUTPUT_STDOUT);
-	if (!s || pump_start(&s->pump, cs->execd->loop, fd, NULL) < 0) {
-		free(s);
-		fd_close(&fd);
-		return;
-	}
-	s->commands = cs;
-	list_add_tail(&cs->sinks, &s->link);
-	cs->sinks_n++;
 }
 
 /* ---- the end ----------------------------------------------------------- */
@@ -236,11 +137,11 @@ static void fill_end(struct command *c, struct run_end *end)
 static void close_pump(struct command *c, struct pump *p)
 {
 	if (pump_open(p) && !c->killed)
-		sink_new(c->commands, pump_take_fd(p));
+		sinks_add(&c->commands->sinks, pump_take_fd(p));
 	pump_close(p);
 }
 
-static void command_unconfine(struct command *c)
+void command_unconfine(struct command *c)
 {
 	if (c->room)
 		room_unref(TAKE_PTR(c->room));
@@ -380,7 +281,7 @@ static void stop_expired(struct loop_timer *timer)
 	}
 }
 
-static void timeout_expired(struct loop_timer *timer)
+void command_timed_out(struct loop_timer *timer)
 {
 	command_kill(container_of(timer, struct command, timeout), RUN_TIMEOUT);
 }
@@ -408,7 +309,7 @@ static int command_signal(struct run *run, int signo, bool group)
 	return group ? child_kill_group(&c->child, signo) : child_kill(&c->child, signo);
 }
 
-static const struct run_ops command_ops = {.interrupt = command_interrupt, .signal = command_signal};
+const struct run_ops command_ops = {.interrupt = command_interrupt, .signal = command_signal};
 
 int command_feed(struct run *run, struct feed **ret, struct err *err)
 {
@@ -448,10 +349,10 @@ static void pump_failed(struct pump *p, int r)
 		command_kill(c, RUN_OUTPUT_LIMIT);
 }
 
-static const struct pump_ops command_pump_ops = {
+const struct pump_ops command_pump_ops = {
 	.drained = pump_at_end, .ended = pump_at_end, .failed = pump_failed};
 
-static void output_has_room(void *arg)
+void command_has_room(void *arg)
 {
 	struct command *c = arg;
 	pump_resume(&c->out);
@@ -459,7 +360,7 @@ static void output_has_room(void *arg)
 	check_drained(c);
 }
 
-static void command_exited(struct child *child, int wstatus, const struct rusage *usage)
+void command_exited(struct child *child, int wstatus, const struct rusage *usage)
 {
 	struct command *c = container_of(child, struct command, child);
 	c->wstatus = wstatus;
@@ -469,219 +370,6 @@ static void command_exited(struct child *child, int wstatus, const struct rusage
 	(void)pump_drain(&c->out);
 	(void)pump_drain(&c->error);
 	check_drained(c);
-}
-
-/* ---- start ------------------------------------------------------------- */
-
-static char *command_content(const struct command_spec *spec)
-{
-	struct buf text = BUF_INIT(SIZE_MAX / 2);
-	if (!spec->argv)
-		return strdup(spec->command);
-	for (size_t i = 0; i < json_array_size(spec->argv); i++)
-		(void)buf_printf(&text, "%s%s", i ? " " : "",
-				 json_string_value(json_array_get(spec->argv, i)));
-	return (char *)buf_cstr(&text);
-}
-
-/* The child's end is the caller's to close. */
-static int open_pump(struct command *c, struct pump *p, int *ret_child_fd, struct err *err)
-{
-	_cleanup_close_ int fd = -EBADF;
-	int fds[2];
-	int r = fs_pipe(fds, 1, 0);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "open a pipe");
-	fd = fds[0];
-	*ret_child_fd = fds[1];
-	r = pump_start(p, c->commands->execd->loop, fd, c->run->output);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "watch a pipe");
-	(void)TAKE_FD(fd);
-	return 0;
-}
-
-static int open_feed(struct command *c, int *ret_child_fd, struct err *err)
-{
-	int fds[2];
-	int r = fs_pipe(fds, 0, 1);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "open a pipe");
-	*ret_child_fd = fds[0];
-	r = feed_open(&c->in, c->commands->execd->loop, fds[1]);
-	if (r < 0)
-		fd_close(&fds[1]);
-	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "watch a pipe") : 0;
-}
-
-static int command_spawn(struct command *c, struct launch *l, const struct command_spec *spec,
-			 struct err *err)
-{
-	_cleanup_close_ int in = -EBADF, out = -EBADF, error = -EBADF;
-	int r = open_pump(c, &c->out, &out, err);
-	if (r >= 0)
-		r = open_pump(c, &c->error, &error, err);
-	if (r >= 0 && spec->stdin_pipe)
-		r = open_feed(c, &in, err);
-	if (r < 0)
-		return r;
-	l->spawn.fds[0] = (struct spawn_fd){out, STDOUT_FILENO};
-	l->spawn.fds[1] = (struct spawn_fd){error, STDERR_FILENO};
-	l->spawn.fds[2] = (struct spawn_fd){in, STDIN_FILENO};
-	l->spawn.fds_n = in >= 0 ? 3 : 2;
-	for (size_t i = 0; i < spec->extra_n; i++)
-		l->spawn.fds[l->spawn.fds_n++] = spec->extra[i];
-	if (spec->room && spec->warm_python)
-		r = zygote_spawn(spec->room, &c->child, &l->spawn, command_exited, err);
-	else if (spec->room)
-		r = room_spawn(spec->room, &c->child, &l->spawn, command_exited, err);
-	else
-		r = confined_spawn(c->commands->execd, &c->child, &l->spawn, c->confine, c->id,
-				   command_exited, &c->denials, err);
-	c->pid = r < 0 ? 0 : c->child.pid;
-	return r;
-}
-
-static struct command *command_new(struct commands *cs)
-{
-	struct command *c = calloc(1, sizeof(*c));
-	if (!c)
-		return NULL;
-	c->commands = cs;
-	list_init(&c->link);
-	pump_init(&c->out, &command_pump_ops, OUTPUT_STDOUT);
-	pump_init(&c->error, &command_pump_ops, OUTPUT_STDERR);
-	feed_init(&c->in);
-	return c;
-}
-
-/* A run that never came to be: it ends unseen, as nobody has been told its id. */
-static int start_failed(struct command *c, int r)
-{
-	struct run_end end = {.reason = RUN_FAILED, .exit_code = -1};
-	pump_close(&c->out);
-	pump_close(&c->error);
-	feed_close(&c->in);
-	limits_hold_release(c->limits);
-	command_unconfine(c);
-	loop_timer_del(&c->timeout);
-	run_ended(c->run, &end);
-	run_unref(c->run);
-	free(c->id);
-	free(c);
-	return r;
-}
-
-static void collected(void *arg)
-{
-	limiter_tidy(arg);
-}
-
-int commands_limiter(struct commands *cs, struct limiter **ret, struct err *err)
-{
-	int r = cs->limiter ? 0 : limiter_new(&cs->limiter);
-	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "limits");
-	reaper_on_collected(cs->execd->reaper, collected, cs->limiter);
-	*ret = cs->limiter;
-	return 0;
-}
-
-static int command_bound(struct command *c, struct launch *l, const struct command_spec *spec,
-			 struct err *err)
-{
-	struct commands *cs = c->commands;
-	uid_t uid = spec->has_uid ? spec->uid : geteuid();
-	if (!limits_any(&spec->limits))
-		return 0;
-	struct limiter *limiter;
-	int r = commands_limiter(cs, &limiter, err);
-	if (r >= 0)
-		r = limits_hold_new(limiter, &spec->limits, c->id, uid, &c->limits, err);
-	if (r < 0)
-		return r;
-	limits_hold_apply(c->limits, &l->spawn);
-	c->output_budget = spec->limits.value[LIMIT_OUTPUT];
-	if (c->output_budget)
-		c->out.budget = c->error.budget = &c->output_budget;
-	c->run->limits = limits_hold_json(c->limits);
-	return c->run->limits ? 0 : err_sys(err, "RUNTIME_ERROR", ENOMEM, "limits");
-}
-
-static int command_confine(struct command *c, const struct command_spec *spec, struct err *err)
-{
-	int r;
-	if (spec->room) { /* which is confined as a whole */
-		c->room = room_ref(spec->room);
-		return 0;
-	}
-	r = confinement_get(c->commands->execd->confinement, CONFINED_COMMANDS, spec->confinement,
-			    &c->confine, err);
-	if (r >= 0)
-		c->run->confinement = confinement_json(c->confine);
-	return r;
-}
-
-static int arm_timeout(struct command *c, uint64_t in_ms)
-{
-	struct loop *loop = c->commands->execd->loop;
-	return in_ms ? loop_timer_set(loop, &c->timeout, loop_now_ms(loop) + in_ms, timeout_expired) : 0;
-}
-
-static int command_run(struct commands *cs, const char *content, struct launch *l,
-		       const struct command_spec *spec, struct run **ret_run, struct err *err)
-{
-	uint64_t timeout_ms = spec->limits.value[LIMIT_TIMEOUT];
-	struct command *c = command_new(cs);
-	struct run *run;
-	if (!c)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
-	int r = run_new(cs->execd->runs, content, &command_ops, c, &run, err);
-	if (r < 0) {
-		free(c);
-		return r;
-	}
-	c->run = run;
-	run->background = spec->background;
-	c->id = strdup(run->id);
-	r = c->id ? launch_mark(l, c->id, err) : err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
-	if (r >= 0)
-		r = command_bound(c, l, spec, err);
-	if (r >= 0)
-		r = command_confine(c, spec, err);
-	/* Once now, so that it cannot fail when the command is there. */
-	if (r >= 0 && arm_timeout(c, timeout_ms) < 0)
-		r = err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
-	if (r >= 0 && spec->undoable)
-		r = undoable_started(spec->undoable, c->id, err);
-	if (r >= 0)
-		r = command_spawn(c, l, spec, err);
-	if (r < 0)
-		return start_failed(c, r);
-
-	c->undoable = spec->undoable;
-	list_add_tail(&cs->live, &c->link);
-	output_set_on_room(run->output, output_has_room, c);
-	run->command = true;
-	run_started(run);
-	(void)arm_timeout(c, timeout_ms);
-	*ret_run = run_ref(run);
-	return 0;
-}
-
-int command_start(struct commands *cs, const struct command_spec *spec, struct run **ret_run, struct err *err)
-{
-	_cleanup_(launch_done) struct launch l = {0};
-	if (cs->stopping)
-		return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", ESHUTDOWN,
-			       "the agent is shutting down");
-	int r = launch_prepare(&l, spec, cs->execd->env_file, err);
-	if (r < 0)
-		return r;
-	_cleanup_free_ char *content = command_content(spec);
-	if (!content)
-		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "start a command");
-	return command_run(cs, content, &l, spec, ret_run, err);
 }
 
 /* ---- all of them ------------------------------------------------------- */
@@ -694,9 +382,8 @@ int commands_new(struct execd *execd, struct commands **ret)
 	cs->execd = execd;
 	list_init(&cs->live);
 	list_init(&cs->lingering);
-	list_init(&cs->sinks);
-	list_init(&cs->dead_commands);
-	list_init(&cs->dead_sinks);
+	list_init(&cs->dead);
+	sinks_init(&cs->sinks, execd->loop);
 	(void)container_out_of_memory(cs);
 	*ret = cs;
 	return 0;
@@ -715,6 +402,21 @@ void commands_stop(struct commands *cs, uint64_t grace_ms, void (*done)(void *ar
 		arm_stop(c, grace_ms);
 	}
 	want_tidy(cs);
+}
+
+static void collected(void *arg)
+{
+	limiter_tidy(arg);
+}
+
+int commands_limiter(struct commands *cs, struct limiter **ret, struct err *err)
+{
+	int r = cs->limiter ? 0 : limiter_new(&cs->limiter);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "limits");
+	reaper_on_collected(cs->execd->reaper, collected, cs->limiter);
+	*ret = cs->limiter;
+	return 0;
 }
 
 /* The loop has stopped: nothing stands in a callback any more. */
@@ -739,8 +441,7 @@ void commands_free(struct commands *cs)
 			(void)tree_kill(c->pid, false, c->id);
 		command_free(c);
 	}
-	list_foreach_safe (node, &cs->sinks)
-		sink_close(list_entry(node, struct sink, link));
+	sinks_done(&cs->sinks);
 	free_dead(cs);
 	loop_defer_cancel(&cs->tidy);
 	reaper_on_collected(cs->execd->reaper, NULL, NULL);

@@ -22,9 +22,6 @@ struct run;
 #define COMMAND_INTERRUPT_GRACE_MS 3000 /* from SIGTERM to SIGKILL */
 #define COMMAND_KILL_GRACE_MS	   250	/* from SIGKILL to an end that is reported without the exit */
 
-/* Pipes of ended commands that are still emptied; over it the oldest is closed. */
-#define COMMAND_SINKS_MAX 256
-
 /* All live commands of an agent; execd is borrowed. */
 struct commands;
 int commands_new(struct execd *execd, struct commands **ret);

@@ -13,7 +13,7 @@
  *
  * Threads: the loop's only.
  */
-#include "execd/events.h"
+#include "execd/events_priv.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -21,62 +21,14 @@
 #include <string.h>
 
 #include "lib/clock.h"
-#include "lib/err.h"
 #include "lib/utf8.h"
 #include "proto/json.h"
 #include "proto/json_escape.h"
 
 #define CUT	     (EVENT_LINE_MAX / 2)
 #define READ_MAX     ((size_t)64 * 1024)
-#define FRAME_MAX    256  /* of an output event, everything but its text */
 #define PARTIAL_KEPT 1024 /* a line buffer that grew beyond this is given back */
 #define TYPE_MAX     32
-
-/* ---- text ------------------------------------------------------------- */
-
-static size_t put_str(uint8_t *out, const char *s)
-{
-	size_t n = strlen(s);
-
-	memcpy(out, s, n);
-	return n;
-}
-
-static size_t put_uint(uint8_t *out, uint64_t v)
-{
-	uint8_t digits[20];
-	size_t n = 0;
-
-	do {
-		digits[sizeof(digits) - ++n] = (uint8_t)('0' + v % 10);
-		v /= 10;
-	} while (v > 0);
-	memcpy(out, digits + sizeof(digits) - n, n);
-	return n;
-}
-
-/* Everything before the JSON. id: UINT64_MAX for none. */
-static size_t put_head(uint8_t *out, enum events_framing framing, const char *type, size_t type_len,
-		       uint64_t id)
-{
-	uint8_t *p = out;
-
-	if (framing == EVENTS_BARE)
-		return 0;
-	if (framing == EVENTS_SSE_NAMED) {
-		p += put_str(p, "event: ");
-		memcpy(p, type, type_len);
-		p += type_len;
-		*p++ = '\n';
-	}
-	if (id != UINT64_MAX) {
-		p += put_str(p, "id: ");
-		p += put_uint(p, id);
-		*p++ = '\n';
-	}
-	p += put_str(p, "data: ");
-	return (size_t)(p - out);
-}
 
 /* ---- where events go ---------------------------------------------------- */
 
@@ -165,10 +117,10 @@ static size_t put_id(uint8_t *out, uint64_t id)
 	unsigned low = (unsigned)(id % 10000);
 
 	if (high == 0)
-		return put_uint(out, id);
+		return events_put_uint(out, id);
 	if (high != last_high) {
 		last_high = high;
-		len = put_uint(text, high);
+		len = events_put_uint(text, high);
 	}
 	memcpy(out, text, sizeof(text));
 	out[len] = (uint8_t)('0' + low / 1000);
@@ -186,9 +138,9 @@ static size_t put_end(uint8_t *out, uint64_t time_ms)
 
 	if (time_ms != last_ms) {
 		last_ms = time_ms;
-		len = put_str(text, "\",\"timestamp\":");
-		len += put_uint(text + len, time_ms);
-		len += put_str(text + len, "}\n\n");
+		len = events_put_str(text, "\",\"timestamp\":");
+		len += events_put_uint(text + len, time_ms);
+		len += events_put_str(text + len, "}\n\n");
 	}
 	memcpy(out, text, FIXED);
 	return len;
@@ -204,7 +156,7 @@ static void emit_text(struct events *e, struct buf *out, size_t limit, enum outp
 
 	if (!out)
 		return;
-	b = event_begin(e, out, limit, n * JSON_ESCAPE_MAX + FRAME_MAX);
+	b = event_begin(e, out, limit, n * JSON_ESCAPE_MAX + EVENTS_FRAME_MAX);
 	if (!b)
 		return;
 	p = buf_tail(b);
@@ -362,7 +314,7 @@ static size_t record_type(const uint8_t *data, size_t n, char out[TYPE_MAX])
 			len++;
 		}
 	if (len == 0 || len == TYPE_MAX || at + len >= n || data[at + len] != '"')
-		len = put_str((uint8_t *)out, "message");
+		len = events_put_str((uint8_t *)out, "message");
 	return len;
 }
 
@@ -370,164 +322,17 @@ static void emit_record(struct events *e, struct buf *out, size_t limit, const s
 {
 	char type[TYPE_MAX];
 	size_t type_len = record_type(s->data, s->len, type);
-	struct buf *b = event_begin(e, out, limit, s->len * JSON_ESCAPE_MAX + FRAME_MAX);
+	struct buf *b = event_begin(e, out, limit, s->len * JSON_ESCAPE_MAX + EVENTS_FRAME_MAX);
 	uint8_t *p;
 
 	if (!b)
 		return;
 	p = buf_tail(b);
-	p += put_head(p, e->framing, type, type_len, s->offset + s->len);
+	p += events_put_head(p, e->framing, type, type_len, s->offset + s->len);
 	p += json_one_line(p, s->data, s->len);
-	p += put_str(p, "\n\n");
+	p += events_put_str(p, "\n\n");
 	b->len = (size_t)(p - b->data);
 	event_end(e, b, out, limit);
-}
-
-/* Opens the JSON object of an event that is no output. */
-static struct jw control_begin(struct buf *b, enum events_framing framing, const char *type, uint64_t id)
-{
-	struct jw w = JW_INIT(b);
-
-	if (buf_reserve(b, FRAME_MAX) < 0)
-		b->failed = true;
-	else
-		b->len += put_head(buf_tail(b), framing, type, strlen(type), id);
-	jw_obj_begin(&w);
-	jw_kstr(&w, "type", type);
-	return w;
-}
-
-static void control_end(struct jw *w, uint64_t time_ms)
-{
-	jw_kint(w, "timestamp", (int64_t)time_ms);
-	jw_obj_end(w);
-	(void)buf_puts(w->out, "\n\n");
-}
-
-static void put_init(struct buf *b, const struct run *run, enum events_framing framing, uint64_t id)
-{
-	struct jw w = control_begin(b, framing, "init", id);
-
-	jw_kstr(&w, "text", run->init_text ? run->init_text : run->id);
-	if (run->limits) {
-		jw_key(&w, "limits");
-		jw_raw(&w, run->limits, strlen(run->limits));
-	}
-	control_end(&w, run->created_ms);
-}
-
-static void put_complete(struct buf *b, const struct run *run, enum events_framing framing, uint64_t id)
-{
-	bool ended = run->state == RUN_ENDED;
-	struct jw w = control_begin(b, framing, "execution_complete", id);
-	uint64_t to_ms = ended ? run->ended_mono_ms : clock_mono_ms();
-
-	jw_kint(&w, "execution_time", run->started_mono_ms ? (int64_t)(to_ms - run->started_mono_ms) : 0);
-	if (ended) {
-		jw_key(&w, "end");
-		run_end_json(run, &w);
-	}
-	control_end(&w, ended ? run->ended_ms : clock_real_ms());
-}
-
-/* "killed", "segmentation fault": the reference's words, which are libc's in lower case. */
-static void signal_words(int signo, char *out, size_t size)
-{
-	const char *words = sigdescr_np(signo);
-
-	if (words)
-		(void)snprintf(out, size, "signal: %s", words);
-	else
-		(void)snprintf(out, size, "signal: signal %d", signo);
-	/* But "CPU time limit exceeded" stays. */
-	out += strlen("signal: ");
-	if (!isupper((unsigned char)out[1]))
-		out[0] = (char)tolower((unsigned char)out[0]);
-}
-
-static const char *reason_words(enum run_reason reason)
-{
-	switch (reason) {
-	case RUN_TIMEOUT:
-		return "ended by its time limit";
-	case RUN_OOM:
-		return "ended by its memory limit";
-	case RUN_INTERRUPTED:
-		return "interrupted by a client";
-	case RUN_CANCELLED:
-		return "cancelled: what it belonged to has gone";
-	case RUN_OUTPUT_LIMIT:
-		return "ended by its output limit";
-	case RUN_FAILED:
-		return "failed";
-	case RUN_EXITED:
-	case RUN_SIGNALLED:
-		break;
-	}
-	return NULL;
-}
-
-/* What the reference says of a command: its exit code, -1 for a signal. */
-static void put_command_error(struct jw *w, const struct run_end *end)
-{
-	char value[16], trace[80];
-
-	(void)snprintf(value, sizeof(value), "%d", end->signo > 0 ? -1 : end->exit_code);
-	if (end->signo > 0)
-		signal_words(end->signo, trace, sizeof(trace));
-	else
-		(void)snprintf(trace, sizeof(trace), "exit status %d", end->exit_code);
-	jw_kstr(w, "ename", "CommandExecError");
-	jw_kstr(w, "evalue", value);
-	jw_key(w, "traceback");
-	jw_arr_begin(w);
-	jw_str(w, trace);
-	if (reason_words(end->reason))
-		jw_str(w, reason_words(end->reason));
-	jw_arr_end(w);
-}
-
-/* What a cell raised, or, where it raised nothing and still did not finish, why. */
-static void put_raised(struct jw *w, const struct run_end *end)
-{
-	const char *words = reason_words(end->reason);
-
-	jw_kstr(w, "ename", end->ename ? end->ename : "ExecutionError");
-	jw_kstr(w, "evalue", end->evalue ? end->evalue : words ? words : run_reason_name(end->reason));
-	jw_key(w, "traceback");
-	jw_arr_begin(w);
-	for (size_t i = 0; i < end->traceback_n; i++)
-		jw_str(w, end->traceback[i]);
-	jw_arr_end(w);
-}
-
-static void put_error(struct buf *b, const struct run *run, enum events_framing framing, uint64_t id)
-{
-	struct jw w = control_begin(b, framing, "error", id);
-
-	jw_key(&w, "error");
-	jw_obj_begin(&w);
-	if (run->code || run->end.ename)
-		put_raised(&w, &run->end);
-	else
-		put_command_error(&w, &run->end);
-	jw_obj_end(&w);
-	jw_key(&w, "end");
-	run_end_json(run, &w);
-	control_end(&w, run->ended_ms);
-}
-
-/* A command that was stopped but left with 0 (it caught the signal) has not failed for those who read exit
- * codes. */
-static bool succeeded(const struct run *run)
-{
-	const struct run_end *end = &run->end;
-
-	if (end->ename)
-		return false;
-	if (run->code)
-		return end->reason == RUN_EXITED;
-	return end->signo == 0 && end->exit_code == 0 && end->reason != RUN_FAILED;
 }
 
 /* Control events are small and rare: they always take the way through the pending buffer. */
@@ -553,27 +358,24 @@ static uint64_t position(const struct events *e)
 static void emit_init(struct events *e, struct buf *out, size_t limit)
 {
 	e->init_sent = true;
-	put_init(control_buf(e), e->run, e->framing, position(e));
+	events_put_init(control_buf(e), e->run, e->framing, position(e));
 	control_sent(e, out, limit);
 }
 
 static void emit_ping(struct events *e, struct buf *out, size_t limit)
 {
-	struct jw w = control_begin(control_buf(e), e->framing, "ping", UINT64_MAX);
+	struct jw w = events_control_begin(control_buf(e), e->framing, "ping", UINT64_MAX);
 
 	e->ping = false;
 	jw_kstr(&w, "text", "pong");
-	control_end(&w, clock_real_ms());
+	events_control_end(&w, clock_real_ms());
 	control_sent(e, out, limit);
 }
 
 static void emit_terminal(struct events *e, struct buf *out, size_t limit)
 {
 	e->done = true;
-	if (succeeded(e->run))
-		put_complete(control_buf(e), e->run, e->framing, position(e));
-	else
-		put_error(control_buf(e), e->run, e->framing, position(e));
+	events_put_terminal(control_buf(e), e->run, e->framing, position(e));
 	control_sent(e, out, limit);
 }
 
@@ -602,10 +404,10 @@ static void emit_dropped(struct events *e, struct buf *out, size_t limit)
 		e->lines[s].cr = false;
 	}
 	output_reader_advance(&e->reader, begin);
-	struct jw w = control_begin(control_buf(e), e->framing, "status", begin);
+	struct jw w = events_control_begin(control_buf(e), e->framing, "status", begin);
 
 	jw_kint(&w, "dropped_bytes", (int64_t)dropped);
-	control_end(&w, clock_real_ms());
+	events_control_end(&w, clock_real_ms());
 	control_sent(e, out, limit);
 }
 
@@ -736,11 +538,4 @@ int events_next(struct events *e, struct buf *out, size_t room)
 	if (e->failed)
 		return -ENOMEM;
 	return e->done && !has_pending(e);
-}
-
-int events_detached(struct run *run, enum events_framing framing, struct buf *out)
-{
-	put_init(out, run, framing, 0);
-	put_complete(out, run, framing, 0);
-	return out->failed ? -ENOMEM : 0;
 }
