@@ -32,6 +32,13 @@ struct chunked {
 	bool line_empty; /* of the trailer */
 };
 
+/* Whether what was consumed ends before the first digit of a size, which may be led by any number of zeros.
+ */
+static inline bool chunked_between(const struct chunked *c)
+{
+	return c->state == CHUNKED_SIZE && c->digits == 0;
+}
+
 /*
  * Consumes from data[0..n) up to and including the next run of content, the end
  * of the body, or all of it. *used is what was consumed; *ret_n > 0 bytes of

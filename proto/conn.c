@@ -14,7 +14,8 @@
  *
  * A FIN alone does not tell that client from one that is gone. While we owe it a
  * reply and have nothing to send, one harmless write tells: a closed socket
- * answers it with a reset, which shows as EPOLLERR.
+ * answers it with a reset, which shows as EPOLLERR. Where the framing has no
+ * room for one, the kernel's keepalive tells the same, a minute later.
  */
 #include <string.h>
 #include <sys/epoll.h>
@@ -332,8 +333,8 @@ static void conn_at_eof(struct http_conn *c)
 			conn_kill(c);
 		break;
 	case CONN_TUNNEL:
-		if (c->req->tunnel->raw && !c->req->paused && !c->probed) {
-			c->probed = true; /* the FIN goes on to the other side, which decides */
+		if (c->req->tunnel->raw && !c->req->paused && !c->fin_passed) {
+			c->fin_passed = true; /* to the other side, which decides */
 			c->req->tunnel->data(c->req->tunnel, NULL, 0);
 		} else if (!c->req->tunnel->raw && !c->body.complete) {
 			conn_kill(c);

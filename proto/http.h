@@ -180,9 +180,9 @@ struct http_tunnel {
 	/* From the client: its body's bytes as framed, or, when raw, all it sends; n == 0: it sends no more.
 	 */
 	void (*data)(struct http_tunnel *t, const void *data, size_t n);
-	bool raw;   /* set it when the protocol has been switched (101): there is no next request */
-	bool keep;  /* after the reply the connection may serve another request */
-	bool sized; /* the head of the reply is told, and how long the rest is */
+	bool raw;     /* set it when the protocol has been switched (101): there is no next request */
+	bool keep;    /* after the reply the connection may serve another request */
+	bool between; /* what has been given ends between two chunks: a zero may lead the size of the next */
 };
 
 /* t lives until its source's stop(). http_body_pause() and http_wake() work as usual. */

@@ -96,6 +96,7 @@ struct http_conn {
 	bool fin_masked; /* the client's FIN has been seen */
 	bool eof;	 /* and all that came before it has been read */
 	bool probed;	 /* an answer that only a living client leaves unanswered was sent after the FIN */
+	bool fin_passed; /* to the other side of a raw tunnel */
 	bool lingers;	 /* in CLOSING: input is outstanding, so a plain close would be a reset */
 	bool shut;	 /* in CLOSING: our FIN is sent */
 };

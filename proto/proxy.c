@@ -224,7 +224,6 @@ static void decide_end(struct proxy *p, unsigned status)
 		p->framing = FRAMING_LENGTH;
 		p->left = 0;
 	}
-	p->tunnel.sized = p->framing == FRAMING_LENGTH;
 	p->tunnel.keep = p->framing != FRAMING_CLOSE && http_keep_alive(p->req) &&
 			 (p->framing != FRAMING_CHUNKED || http_minor(p->req) > 0);
 	p->complete = p->framing == FRAMING_LENGTH && p->left == 0;
@@ -307,6 +306,7 @@ static ssize_t body_extent(struct proxy *p, const uint8_t *data, size_t n)
 			total += used;
 			p->complete = r > 0;
 		}
+		p->tunnel.between = !p->complete && chunked_between(&p->chunked);
 		return (ssize_t)total;
 	}
 	return -EPROTO;

@@ -488,16 +488,11 @@ void reply_probe(struct http_conn *c)
 		/* Any number of these may come before a reply, and every client knows it. */
 		(void)buf_puts(conn_out(c), "HTTP/1.1 100 Continue\r\n\r\n");
 		c->probed = true;
-	} else if (c->state == CONN_SOURCE && req->source_idle && req->source_chunked) {
-		/* A leading zero of the next chunk's size. */
-		put(conn_out(c), "0");
+	} else if ((c->state == CONN_SOURCE || tunnel) && req->source_idle) {
+		if (tunnel ? req->tunnel->between : req->source_chunked)
+			put(conn_out(c), "0"); /* a leading zero of the next chunk's size */
+		else
+			watch_peer(c->sock.io.fd); /* nothing may be put between these bytes */
 		c->probed = true;
-	} else if (tunnel && req->tunnel->sized) {
-		/* Nothing may be put between the bytes of that reply, but it has an end. */
-		watch_peer(c->sock.io.fd);
-		c->probed = true;
-	} else if ((c->state == CONN_SOURCE || tunnel) && req->source_idle && req->source_left < 0) {
-		/* There is nothing to ask this client with. It will not be back. */
-		conn_kill(c);
 	}
 }
