@@ -25,9 +25,10 @@ static size_t span(const char *begin, const char *end)
 int docs_get(struct http_req *req, struct err *err)
 {
 	(void)err;
-	(void)http_add_header(req, "Content-Security-Policy",
-			      "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src "
-			      "'unsafe-inline'");
+	(void)http_add_header(
+		req, "Content-Security-Policy",
+		"default-src 'none'; connect-src 'self'; img-src data:; script-src 'unsafe-inline'; "
+		"style-src 'unsafe-inline'");
 	http_reply(req, 200, "text/html; charset=utf-8", docs_page_begin,
 		   span(docs_page_begin, docs_page_end));
 	return 0;

@@ -7,6 +7,7 @@ import subprocess
 
 import httpx
 import pytest
+import yaml
 
 from daemon import ROOT
 
@@ -44,13 +45,18 @@ def test_the_page_shows_every_operation(sandboxd, tmp_path):
     ran = subprocess.run([NODE, tmp_path / "page.cjs"], input=document, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     shown = json.loads(ran.stdout)
-    paths = [line.strip(" :") for line in document.splitlines() if line.startswith("  /")]
-    assert sorted(shown["api"]["paths"]) == sorted(paths)
-    for path in paths:
+    text = " ".join(shown["text"].split())
+    assert shown["api"] == yaml.safe_load(document)  # the page reads YAML by itself
+    for path in shown["api"]["paths"]:
         for method, operation in shown["api"]["paths"][path].items():
             if method != "parameters":
-                assert f"{method} {path}" in shown["text"] and operation["summary"] in shown["text"]
-    assert "undefined" not in shown["text"]
+                assert f"{method} {path}" in text and operation["summary"] in text
+    assert "undefined" not in text
+    schemas = text.split(" Schemas ")[1]
+    for name, schema in shown["api"]["components"]["schemas"].items():
+        assert f" {name} " in f" {schemas} "
+        for field in schema["properties"]:
+            assert f" {field}: " in schemas or f" {field}?: " in schemas, f"{field} of {name} is not shown"
 
 
 def test_every_route_is_written_down(sandboxd):
