@@ -491,8 +491,10 @@ void reply_probe(struct http_conn *c)
 	} else if ((c->state == CONN_SOURCE || tunnel) && req->source_idle) {
 		if (tunnel ? req->tunnel->between : req->source_chunked)
 			put(conn_out(c), "0"); /* a leading zero of the next chunk's size */
-		else
+		else if (tunnel || req->source_left >= 0)
 			watch_peer(c->sock.io.fd); /* nothing may be put between these bytes */
+		else
+			conn_kill(c); /* HTTP/1.0 and a stream of our own: it will not be back */
 		c->probed = true;
 	}
 }
