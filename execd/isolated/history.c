@@ -15,6 +15,7 @@
 
 #include "execd/execd.h"
 #include "execd/isolated/isolated.h"
+#include "execd/isolated/staging.h"
 #include "lib/clock.h"
 
 /* ---- life ------------------------------------------------------------------ */
@@ -79,6 +80,7 @@ void history_ready(struct history *h)
 				      .size_max = m->persist ? m->size_max : 0};
 		if (layer_now(o->stack, &o->since) < 0)
 			o->since = (struct timespec){.tv_sec = (time_t)(clock_real_ms() / 1000)};
+		staging_sweep_later(h->execd->pool, o->lower);
 	}
 	h->fresh = true;
 }

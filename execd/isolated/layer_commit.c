@@ -1,9 +1,10 @@
 /*
  * layer_commit.c - merging a view into its workspace, and keeping the inverse.
  *
- * Two walks: one looks for conflicts, one writes. Only one temporary name is in
- * use at a time; it is the same for every commit of the same layer, so that the
- * next one finds and removes what a crash has left in the directories it visits.
+ * Two walks: one looks for conflicts, one writes. What is written is made in a
+ * staging directory at the workspace's root, one thing at a time, and then moved.
+ * Where that cannot be (another file system or project below, a root that
+ * is not ours to write to) a second one is made beside the entry.
  */
 #include "execd/isolated/layer_commit.h"
 
@@ -16,18 +17,19 @@
 #include "execd/file_data.h"
 #include "execd/inodes.h"
 #include "execd/isolated/layer_mark.h"
+#include "execd/isolated/staging.h"
 #include "execd/walk.h"
 #include "lib/fs.h"
 #include "proto/json.h"
-
-#define TEMP_MAX 48
 
 struct commit {
 	const struct layer_view *view;
 	const struct layer_commit_options *options;
 	struct layer_commit_result *result;
-	int base; /* the workspace */
-	char temp[TEMP_MAX];
+	int base;		    /* the workspace */
+	struct staging main, local; /* at its root; in the directory that is being written */
+	bool main_failed;
+	int staged; /* the one in use, borrowed */
 	struct inodes links;
 	/* Of the inverse: the directory used last, and the path from which on there is nothing to keep. */
 	int inverse;
@@ -367,7 +369,8 @@ static int keep_nothing(struct commit *c, const struct layer_entry *e, struct er
 		return 0;
 	fd = inverse_parent(c, e);
 	r = fd < 0 ? fd : layer_make_whiteout(fd, e->name);
-	return r < 0 ? inverse_failed(e, r, err) : 0;
+	/* Kept already: it is made a second time, from another place. */
+	return r < 0 && r != -EEXIST ? inverse_failed(e, r, err) : 0;
 }
 
 /*
@@ -421,29 +424,65 @@ static bool is_dir_at(int dirfd, const char *name)
 	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* c->staged: where what gets the entry's name is made, on the file system it is on. */
+static int stage(struct commit *c, const struct layer_entry *e, struct err *err)
+{
+	int r = 0;
+
+	c->staged = c->local.fd >= 0 ? c->local.fd : c->main.fd;
+	if (c->staged < 0 && !c->main_failed) {
+		r = staging_open(&c->main, c->base);
+		c->main_failed = r < 0;
+		c->staged = c->main.fd;
+	}
+	if (c->staged < 0) {
+		r = staging_open(&c->local, e->base_dirfd);
+		c->staged = c->local.fd;
+	}
+	return c->staged < 0 ? layer_err(err, -r, e->path, "make a place for it") : 0;
+}
+
+/* rename(2), also of a directory that its owner may not write to, and who is no root cannot give another
+ * parent. */
+static int move(int from, const char *name, int to, const char *as, unsigned flags)
+{
+	struct stat st;
+	bool opened = geteuid() != 0 && fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		      S_ISDIR(st.st_mode) && !(st.st_mode & 0200) &&
+		      chmod_at(from, name, S_IFDIR, (st.st_mode & 07777) | 0200) >= 0;
+	int r = renameat2(from, name, to, as, flags) < 0 ? -errno : 0;
+
+	if (opened)
+		(void)chmod_at(r < 0 ? from : to, r < 0 ? name : as, S_IFDIR, st.st_mode & 07777);
+	return r;
+}
+
 /* Takes what is there out of sight at once, then keeps or removes it. */
 static int take_away(struct commit *c, const struct layer_entry *e, struct err *err)
 {
-	int fd = e->base_dirfd, r = 0;
+	int fd = e->base_dirfd, r;
 
 	if (!is_dir_at(fd, e->name)) {
 		r = keep(c, e, fd, e->name, true, err);
-		if (r < 0)
-			return r;
-		r = remove_any(fd, e->name);
-	} else if (renameat(fd, e->name, fd, c->temp) < 0) {
-		r = -errno;
-	} else {
-		r = keep(c, e, fd, c->temp, true, err);
-		/* What cannot be kept comes back. */
-		if (r < 0 && renameat(fd, c->temp, fd, e->name) == 0)
-			return r;
-		r = remove_any(fd, c->temp);
+		if (r >= 0)
+			r = remove_any(fd, e->name);
+		return r < 0 ? layer_err(err, -r, e->path, "delete it") : 0;
 	}
+	r = stage(c, e, err);
+	if (r < 0)
+		return r;
+	r = move(fd, e->name, c->staged, STAGING_NEW, 0);
+	if (r < 0)
+		return layer_err(err, -r, e->path, "delete it");
+	r = keep(c, e, c->staged, STAGING_NEW, true, err);
+	/* What cannot be kept comes back. */
+	if (r < 0 && move(c->staged, STAGING_NEW, fd, e->name, 0) == 0)
+		return r;
+	r = remove_any(c->staged, STAGING_NEW);
 	return r < 0 ? layer_err(err, -r, e->path, "delete it") : 0;
 }
 
-/* temp gets the entry's name, and what had it goes. */
+/* What is staged gets the entry's name, and what had it goes. */
 static int put_in_place(struct commit *c, const struct layer_entry *e, bool dir, struct err *err)
 {
 	int fd = e->base_dirfd, r;
@@ -451,27 +490,28 @@ static int put_in_place(struct commit *c, const struct layer_entry *e, bool dir,
 
 	if (fstatat(fd, e->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		r = keep_nothing(c, e, err);
-		if (r >= 0 && renameat(fd, c->temp, fd, e->name) < 0)
+		if (r >= 0 && renameat(c->staged, STAGING_NEW, fd, e->name) < 0)
 			r = layer_err(err, errno, e->path, "write it");
 		return r;
 	}
 	if (!dir && !S_ISDIR(st.st_mode)) {
 		r = keep(c, e, fd, e->name, false, err);
-		if (r >= 0 && renameat(fd, c->temp, fd, e->name) < 0)
+		if (r >= 0 && renameat(c->staged, STAGING_NEW, fd, e->name) < 0)
 			r = layer_err(err, errno, e->path, "write it");
 		/* Two names of one file are left as they are by rename(2). */
 		if (e->st.st_nlink > 1)
-			(void)unlinkat(fd, c->temp, 0);
+			(void)unlinkat(c->staged, STAGING_NEW, 0);
 		return r;
 	}
-	if (renameat2(fd, c->temp, fd, e->name, RENAME_EXCHANGE) < 0)
-		return layer_err(err, errno, e->path, "exchange it");
-	r = keep(c, e, fd, c->temp, true, err);
+	r = move(fd, e->name, c->staged, STAGING_NEW, RENAME_EXCHANGE);
+	if (r < 0)
+		return layer_err(err, -r, e->path, "exchange it");
+	r = keep(c, e, c->staged, STAGING_NEW, true, err);
 	if (r < 0) {
-		(void)renameat2(fd, c->temp, fd, e->name, RENAME_EXCHANGE);
+		(void)move(c->staged, STAGING_NEW, fd, e->name, RENAME_EXCHANGE);
 		return r;
 	}
-	r = remove_any(fd, c->temp);
+	r = remove_any(c->staged, STAGING_NEW);
 	return r < 0 ? layer_err(err, -r, e->path, "delete what it replaces") : 0;
 }
 
@@ -489,7 +529,7 @@ static int link_first(struct commit *c, const struct layer_entry *e, const char 
 	if (fstatat(e->base_dirfd, e->name, &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == st.st_ino &&
 	    there.st_dev == st.st_dev)
 		return 2;
-	return linkat(dir, name, e->base_dirfd, c->temp, 0) == 0;
+	return linkat(dir, name, c->staged, STAGING_NEW, 0) == 0;
 }
 
 static int put_file(struct commit *c, const struct layer_entry *e, struct err *err)
@@ -504,19 +544,21 @@ static int put_file(struct commit *c, const struct layer_entry *e, struct err *e
 		c->result->skipped++;
 		return 0;
 	}
-	r = first ? link_first(c, e, first) : 0;
-	if (r == 0 && !first && e->has_below) {
-		int same = layer_equal(c->view, e, &equal, err);
-
-		if (same < 0)
-			return same;
+	if (!first && e->has_below) {
+		r = layer_equal(c->view, e, &equal, err);
+		if (r < 0)
+			return r;
 	}
+	r = equal ? 0 : stage(c, e, err);
+	if (r < 0)
+		return r;
+	r = first ? link_first(c, e, first) : 0;
 	if (r == 2 || equal) {
 		c->result->same++;
 		return 0;
 	}
 	if (r == 0)
-		r = copy_node(c, e->dirfd, e->name, &e->st, e->base_dirfd, c->temp);
+		r = copy_node(c, e->dirfd, e->name, &e->st, c->staged, STAGING_NEW);
 	/* Gone meanwhile: the session goes on. */
 	if (r == -ENOENT)
 		return 0;
@@ -524,7 +566,7 @@ static int put_file(struct commit *c, const struct layer_entry *e, struct err *e
 		return layer_err(err, -r, e->path, "write it");
 	r = put_in_place(c, e, false, err);
 	if (r < 0) {
-		(void)remove_any(e->base_dirfd, c->temp);
+		(void)remove_any(c->staged, STAGING_NEW);
 		return r;
 	}
 	*(e->has_below ? &c->result->modified : &c->result->added) += 1;
@@ -545,11 +587,14 @@ static int enter_dir(struct commit *c, const struct layer_entry *e, struct err *
 			(void)chmod_at(e->base_dirfd, e->name, S_IFDIR, (st.st_mode & 07777) | 0700);
 		return 0;
 	}
-	if (mkdirat(e->base_dirfd, c->temp, 0700) < 0)
+	r = stage(c, e, err);
+	if (r < 0)
+		return r;
+	if (mkdirat(c->staged, STAGING_NEW, 0700) < 0)
 		return layer_err(err, errno, e->path, "make the directory");
 	r = put_in_place(c, e, true, err);
 	if (r < 0) {
-		(void)remove_any(e->base_dirfd, c->temp);
+		(void)remove_any(c->staged, STAGING_NEW);
 		return r;
 	}
 	c->result->directories++;
@@ -601,26 +646,56 @@ static int apply(struct commit *c, const struct layer_entry *e, enum chosen whic
 	return enter_dir(c, e, err);
 }
 
+/* What is called as what commits leave is not committed, and our own is not deleted. */
+static bool is_ours(struct commit *c, const struct layer_entry *e)
+{
+	if (e->leave || !staging_is_name(e->name))
+		return false;
+	c->result->skipped += !e->deleted;
+	return true;
+}
+
+static int apply_here(struct commit *c, const struct layer_entry *e, enum chosen which, struct err *err)
+{
+	bool dir = !e->deleted && S_ISDIR(e->st.st_mode);
+	int r;
+
+	if (e->leave) {
+		staging_close(&c->local);
+		if (e->path[0] == '\0')
+			staging_close(&c->main);
+	}
+	c->main.kept |=
+		e->path[0] && e->name == e->path && !(dir && e->has_below && S_ISDIR(e->below.st_mode));
+	r = apply(c, e, which, err);
+	/* Not from the root to there: then from beside it. */
+	if (r == -EXDEV && c->local.fd < 0 && !e->leave && e->base_dirfd >= 0 &&
+	    staging_open(&c->local, e->base_dirfd) >= 0) {
+		c->local.kept = true;
+		r = apply(c, e, which, err);
+	}
+	if (dir)
+		staging_close(&c->local);
+	return r;
+}
+
 static int write_all(struct commit *c, struct err *err)
 {
 	struct layer_walk *walk;
 	struct layer_entry e;
-	int last = -EBADF, r = layer_walk_new(c->view, &walk);
+	int r = layer_walk_new(c->view, &walk);
 
 	if (r < 0)
 		return err_sys(err, "RUNTIME_ERROR", -r, "commit");
 	while ((r = layer_walk_next(walk, &e, err)) > 0) {
 		enum chosen which = chosen(c->options, e.path);
 
-		if (which == CHOSEN_NOT ||
+		if (which == CHOSEN_NOT || is_ours(c, &e) ||
 		    (which == CHOSEN_ON_THE_WAY && !e.deleted && !S_ISDIR(e.st.st_mode))) {
 			layer_walk_skip(walk);
 			continue;
 		}
-		/* What a crash has left here. */
-		if (e.base_dirfd >= 0 && e.base_dirfd != last && !e.leave)
-			(void)remove_any(last = e.base_dirfd, c->temp);
-		r = apply(c, &e, which, err);
+		r = apply_here(c, &e, which, err);
 		if (r < 0)
 			break;
 	}
@@ -648,17 +723,14 @@ int layer_commit(const struct layer_view *view, const struct layer_commit_option
 			   .options = options,
 			   .result = ret,
 			   .base = view->fds[view->n - 1],
+			   .main = STAGING_INIT,
+			   .local = STAGING_INIT,
 			   .inverse = -EBADF,
 			   .inverse_path = BUF_INIT(LAYER_PATH_MAX + 1)};
 	_cleanup_buf_ struct buf unheard = BUF_INIT(LAYER_CONFLICTS_TOLD * (size_t)LAYER_PATH_MAX * 6);
-	struct stat st;
 	int r = 0;
 
 	*ret = (struct layer_commit_result){0};
-	if (fstat(view->fds[0], &st) < 0)
-		return err_sys(err, "RUNTIME_ERROR", errno, "commit");
-	(void)snprintf(c.temp, sizeof(c.temp), ".execd-commit-%" PRIx64 "-%" PRIx64, (uint64_t)st.st_dev,
-		       (uint64_t)st.st_ino);
 	if (options->since.tv_sec)
 		r = find_conflicts(&c, conflicts ? conflicts : &unheard, err);
 	if (r >= 0) {
@@ -666,6 +738,8 @@ int layer_commit(const struct layer_view *view, const struct layer_commit_option
 		if (r < 0)
 			explain(ret, err);
 	}
+	staging_close(&c.local);
+	staging_close(&c.main);
 	inodes_done(&c.links);
 	fd_close(&c.inverse);
 	buf_done(&c.inverse_path);

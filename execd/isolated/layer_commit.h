@@ -4,7 +4,8 @@
  * Each file is replaced by one rename, a change between a directory and
  * something else by one exchange; so after a crash each name has its old or its
  * new content, and the same commit may be made again: what is there already is
- * left alone, and so is what a crash has left lying about (".execd-commit-*").
+ * left alone. What a crash has left of it is in the workspace's staging.h, which the next
+ * commit, or session over the workspace, removes.
  * Directories get their mode, owner and times when all in them is done. Devices
  * are not made, whoever asks. Nothing is written but below the workspace and
  * the inverse. Nothing is flushed: a power failure is not a crash of ours.

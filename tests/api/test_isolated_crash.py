@@ -47,17 +47,17 @@ def crash(execd):
     return execd
 
 
-class Renames:
-    """wait(n): until names in a directory have been given to other files, n times."""
+class Changes:
+    """wait(n): until something was done to the names in a directory, n times: made or moved in, moved in it, removed."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, what=fcntl.DN_CREATE):
         # Not inotify: of its instances there are few on a machine.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN])
         self.fd = os.open(folder, os.O_RDONLY)
         # To this thread: others have not blocked it, and would be the end of the process.
         fcntl.fcntl(self.fd, F_SETOWN_EX, struct.pack("=ii", F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGRTMIN)
-        fcntl.fcntl(self.fd, fcntl.F_NOTIFY, fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
+        fcntl.fcntl(self.fd, fcntl.F_NOTIFY, what | fcntl.DN_MULTISHOT)
 
     def wait(self, n):
         for _ in range(n):
@@ -108,11 +108,11 @@ def ask_and_lose(execd, path, body):
     return thread
 
 
-def check_whole(workspace):
-    """Each name has its old or its new content, and beside them at most one file that was being made."""
-    names = {name for name in os.listdir(workspace)}
-    beside = [name for name in names if name.startswith(".execd-commit-")]
-    assert len(beside) <= 1 and names - set(beside) == {f"f{n}" for n in range(FILES)}
+def check_whole(workspace, beside=0):
+    """Each name has its old or its new content; beside them at most what a commit was making things in."""
+    names = set(os.listdir(workspace))
+    left = {name for name in names if name.startswith(".execd-commit-")}
+    assert len(left) <= beside and names - left == {f"f{n}" for n in range(FILES)}
     seen = {"old": 0, "new": 0}
     for n in range(FILES):
         data = (workspace / f"f{n}").read_bytes()
@@ -124,9 +124,18 @@ def check_whole(workspace):
 def check_next(start_execd, state, workspace):
     """Another agent with the same state: it takes away what was left, and does the same work to its end."""
     execd = start_execd(args=["--isolation-upper-root", str(state)])
+    # Of one that lives: in another container over the same volume, it may be.
+    living = workspace / ".execd-commit-7"
+    living.mkdir(mode=0o700)
+    (living / "new").write_text("half")
+    fd = os.open(living, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
     session = create(execd, workspace, limits={"processes": 100})
     run(execd, session, REWRITE)
     good(call(execd, "POST", session, "commit", json={"force": True}))
+    assert (living / "new").read_text() == "half"
+    shutil.rmtree(living)
+    os.close(fd)
     assert check_whole(workspace) == {"old": 0, "new": FILES}
     assert execd.http.delete(f"/v1/isolated/session/{session}").status_code == 204
     end(execd)
@@ -149,12 +158,12 @@ def test_killed_in_the_midst_of_a_commit(start_execd, state, workspace, after):
     execd = start_execd(args=["--isolation-upper-root", str(state)])
     session = create(execd, workspace, limits={"processes": 100})
     run(execd, session, REWRITE)
-    renames = Renames(workspace)
+    changes = Changes(workspace)
     lost = ask_and_lose(execd, f"/v1/isolated/session/{session}/commit", {})
-    renames.wait(after)
+    changes.wait(1 + after)  # what it makes them in is one
     killed = crash(execd)
     lost.join()
-    assert check_whole(workspace)["new"] >= after
+    assert check_whole(workspace, beside=1)["new"] >= after
     check_next(start_execd, state, workspace)
     assert not cgroups(killed)
 
@@ -164,13 +173,46 @@ def test_killed_in_the_midst_of_an_undo(start_execd, state, workspace):
     execd = start_execd(args=["--isolation-upper-root", str(state)])
     told = execd.run(REWRITE, cwd=str(workspace), undoable=True)
     assert told[-1]["type"] == "execution_complete" and check_whole(workspace)["new"] == FILES
-    renames = Renames(workspace)
+    changes = Changes(workspace)
     lost = ask_and_lose(execd, f"/command/{told[0]['text']}/undo", {})
-    renames.wait(20)
+    changes.wait(21)
     crash(execd)
     lost.join()
-    assert check_whole(workspace)["old"] >= 20
+    assert check_whole(workspace, beside=1)["old"] >= 20
     check_next(start_execd, state, workspace)
+
+
+@needs_root
+@pytest.mark.parametrize("after", [1, 5])
+def test_killed_in_the_midst_of_a_session_s_undo(start_execd, state, workspace, after):
+    """Its layers go with it: the workspace is as it was, whatever of the undo was done."""
+    execd = start_execd(args=["--isolation-upper-root", str(state)])
+    session = create(execd, workspace, undoable=True, limits={"processes": 100})
+    for n in range(6):
+        run(execd, session, f"for ((i = 0; i < {FILES}; i++)); do echo {n} >f$i; done; mkdir d{n}")
+    [stack] = state.glob("rooms.*/*/0")
+    first = good(call(execd, "GET", session, "undo"))["points"][0]["run_id"]
+    changes = Changes(stack, fcntl.DN_RENAME)
+    lost = ask_and_lose(execd, f"/v1/isolated/session/{session}/undo", {"run_id": first})
+    changes.wait(after)
+    killed = crash(execd)
+    lost.join()
+    assert check_whole(workspace) == {"old": FILES, "new": 0}
+    check_next(start_execd, state, workspace)
+    assert not cgroups(killed)
+
+
+@needs_root
+def test_what_a_killed_commit_has_left_goes_with_the_next_session(start_execd, state, workspace):
+    left = workspace / ".execd-commit-0"
+    (left / "new" / "d").mkdir(parents=True)
+    left.chmod(0o700)
+    execd = start_execd(args=["--isolation-upper-root", str(state)])
+    removed = Changes(workspace, fcntl.DN_DELETE)
+    create(execd, workspace, limits={"processes": 100})
+    removed.wait(1)
+    end(execd)
+    assert check_whole(workspace) == {"old": FILES, "new": 0}
 
 
 @needs_root
