@@ -11,7 +11,9 @@
 
 #define READ_SIZE (64u << 10)
 
-static int read_all(int fd, struct buf *out)
+/* 1: the line is there, without its end. 0: it was never said to its end. What comes behind it is nobody's.
+ */
+static int read_line(int fd, struct buf *out)
 {
 	for (;;) {
 		int r = buf_reserve(out, READ_SIZE);
@@ -20,10 +22,16 @@ static int read_all(int fd, struct buf *out)
 		ssize_t n = read(fd, buf_tail(out), READ_SIZE);
 		if (n == 0)
 			return 0;
-		if (n > 0)
-			out->len += (size_t)n;
-		else if (errno != EINTR)
+		if (n < 0 && errno != EINTR)
 			return -errno;
+		if (n < 0)
+			continue;
+		const uint8_t *end = memchr(buf_tail(out), '\n', (size_t)n);
+		out->len += (size_t)n;
+		if (end) {
+			out->len = (size_t)(end - out->data);
+			return 1;
+		}
 	}
 }
 
@@ -82,14 +90,12 @@ int claim_wait(int fd, struct claim *ret, struct err *err)
 	json_t *root = NULL;
 
 	*ret = c;
-	int r = read_all(fd, &text);
+	int r = read_line(fd, &text);
 	if (r < 0)
 		(void)err_sys(err, "CLAIM", -r, "wait on descriptor %d", fd);
 	(void)close(fd);
-	if (r < 0)
+	if (r <= 0)
 		return r;
-	if (text.len == 0)
-		return 0;
 	r = json_parse(text.data, text.len, &root, err);
 	if (r >= 0)
 		r = take(root, &c, err);

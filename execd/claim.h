@@ -3,13 +3,15 @@
  *
  * With --claim-fd the agent is started before anybody wants it: it binds its
  * socket and waits, before it looks at its environment or anything else of it
- * exists, for one JSON object on that descriptor, which then ends:
+ * exists, for one line on that descriptor, a JSON object:
  *
  *   {"entrypoint": ["tail", "-f", "/dev/null"], "env": {"KEY": "value"}, "accessToken": "..."}
  *
- * and goes on as if it had been started so. Clients that connect meanwhile wait
- * in the socket's queue. accessToken and env are optional. Nobody else has the
- * descriptor, and it is closed before anything runs: no code inside can claim.
+ * and goes on as if it had been started so. The newline is what makes it said:
+ * what ends without one was broken off, and is nobody's claim. Clients that
+ * connect meanwhile wait in the socket's queue. accessToken and env are optional.
+ * Nobody else has the descriptor, and it is closed before anything runs: no code
+ * inside can claim.
  */
 #pragma once
 

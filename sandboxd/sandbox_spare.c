@@ -303,15 +303,20 @@ static bool fits(const struct config *config, const struct sandbox_spec *spec)
 	       !(rt->volumes && rt->volumes->n) && rt->limits.disk_bytes == (uint64_t)config->disk_mib << 20;
 }
 
-/* What execd is told (execd/claim.h); to be freed. */
+/* The line that execd is told (execd/claim.h); to be freed. */
 static char *claim_text(const struct sandbox_spec *spec)
 {
 	json_t *o = json_pack("{s:O, s:O*, s:s*}", "entrypoint", spec->entrypoint, "env", spec->env,
 			      "accessToken", spec->runtime.token);
-	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL, *line = NULL;
 
 	json_decref(o);
-	return text;
+	if (text && asprintf(&line, "%s\n", text) < 0)
+		line = NULL;
+	if (text)
+		explicit_bzero(text, strlen(text));
+	free(text);
+	return line;
 }
 
 static struct sandbox *first_ready(const struct shelf *shelf)

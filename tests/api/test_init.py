@@ -70,6 +70,34 @@ def test_the_entrypoints_output_is_ours():
     assert "err\n" in agent.stderr
 
 
+@pytest.mark.parametrize("told", ["", '{"entrypoint": ["echo", "mine"]}', '{"entrypoint": ["ec'])
+def test_a_spare_that_is_not_told_to_the_end(told):
+    """Whoever broke off has gone, and nobody wants it: it ends, and nothing of it has run."""
+    told_end, end = os.pipe()
+    os.write(end, told.encode())
+    os.close(end)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fds = [listener.fileno(), told_end]
+        agent = subprocess.run([EXECD, "--listen-fd", str(fds[0]), "--init", "--claim-fd", str(told_end)], pass_fds=fds,
+                               capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)  # fmt: skip
+    os.close(told_end)
+    assert (agent.returncode, agent.stdout, agent.stderr) == (0, "", "")
+
+
+def test_a_spare_that_is_told_goes_on_at_once():
+    """In pieces, and with the other end still open: the newline is the end. What follows is nothing to it."""
+    told_end, end = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fds = [listener.fileno(), told_end]
+        with subprocess.Popen([EXECD, "--listen-fd", str(fds[0]), "--init", "--claim-fd", str(told_end)], pass_fds=fds,
+                              stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as agent:  # fmt: skip
+            os.close(told_end)
+            for piece in ('{"entrypoint": ["sh", "-c"', ', "env | grep GIVEN"], "env": {"GIVEN": "a b"}}', "\nmore"):
+                os.write(end, piece.encode())
+            assert agent.communicate(timeout=60)[0] == "GIVEN=a b\n" and agent.returncode == 0
+    os.close(end)
+
+
 def test_the_entrypoints_input_is_ours(tmp_path):
     (tmp_path / "in").write_text("typed\n")
     with (tmp_path / "in").open() as source, socket.create_server(("127.0.0.1", 0)) as listener:

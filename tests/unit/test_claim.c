@@ -5,17 +5,31 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
+
 #include "execd/claim.h"
 #include "lib/fs.h"
 
-static int claim_of(const char *text, struct claim *ret, struct err *err)
+/* stays: whoever tells it does not go. */
+static int told(const char *text, bool stays, struct claim *ret, struct err *err)
 {
 	int ends[2];
 
 	assert_int_equal(fs_pipe(ends, 0, 0), 0);
 	assert_int_equal(fs_write_all(ends[1], text, strlen(text)), 0);
+	if (!stays)
+		fd_close(&ends[1]);
+	int r = claim_wait(ends[0], ret, err);
 	fd_close(&ends[1]);
-	return claim_wait(ends[0], ret, err);
+	return r;
+}
+
+static int claim_of(const char *text, struct claim *ret, struct err *err)
+{
+	char line[256];
+
+	(void)snprintf(line, sizeof(line), "%s\n", text);
+	return told(line, true, ret, err);
 }
 
 static void test_claim(void **state)
@@ -47,13 +61,17 @@ static void test_nobody_came(void **state)
 	struct err err;
 
 	(void)state;
-	assert_int_equal(claim_of("", &c, &err), 0);
+	assert_int_equal(told("", false, &c, &err), 0);
+	assert_null(c.entrypoint);
+	/* they have gone before they had said all */
+	assert_int_equal(told("{\"entrypoint\":[\"true\"]}", false, &c, &err), 0);
 	assert_null(c.entrypoint);
 }
 
 static void test_nonsense(void **state)
 {
 	static const char *const texts[] = {
+		"",
 		"{",
 		"[]",
 		"{}",
