@@ -84,7 +84,7 @@ static void creation_done(void *arg, struct isolated *s, const struct err *err)
 static void creation_gone(struct http_req *req)
 {
 	struct creation *c = http_data(req);
-	isolated_delete(c->session, NULL, NULL);
+	isolated_abandon(c->session);
 	free(c);
 }
 

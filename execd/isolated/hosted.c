@@ -77,6 +77,7 @@ void hosted_started(struct room *room, uint64_t tag, int pidfd)
 		fd_close(&pidfd);
 		return;
 	}
+	fd_close(&c->pidfd); /* the init may say so twice */
 	c->pidfd = pidfd;
 	c->pid = pid_of(pidfd);
 	if (c->tag >> TAG_BITS)

@@ -276,9 +276,28 @@ static void deleted_room_ready(void *arg, int r, const struct err *err)
 
 static const struct room_events deleted_events = {.ready = deleted_room_ready, .ended = deleted_room_ended};
 
+/* Whoever waits for it to be ready waits for nothing. */
+static void tell_deleted(struct isolated *s)
+{
+	isolated_created_fn *created = TAKE_PTR(s->created);
+	struct err err;
+	if (!created)
+		return;
+	(void)err_set(&err, ERR_GONE, "RUNTIME_ERROR", ESRCH,
+		      "the isolated session was deleted before it was ready");
+	created(s->created_arg, NULL, &err);
+}
+
+void isolated_abandon(struct isolated *s)
+{
+	s->created = NULL;
+	isolated_delete(s, NULL, NULL);
+}
+
 void isolated_delete(struct isolated *s, void (*gone)(void *arg), void *arg)
 {
 	bool over = s->dead;
+	tell_deleted(s);
 	s->gone = gone;
 	s->gone_arg = arg;
 	isolated_drop(s);

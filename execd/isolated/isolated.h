@@ -41,12 +41,14 @@ struct isolated_spec {
 };
 
 /*
- * done(arg, session or NULL with *err) runs on the loop, later, once. *ret is for
- * isolated_delete(): whoever does not wait any more calls that.
+ * done(arg, session or NULL with *err) runs on the loop, later, once; also when it is deleted before it is
+ * ready. *ret is for isolated_abandon(): whoever does not wait any more calls that, before done().
  */
 typedef void isolated_created_fn(void *arg, struct isolated *s, const struct err *err);
 int isolated_create(struct isolateds *is, const struct isolated_spec *spec, isolated_created_fn *done,
 		    void *arg, struct isolated **ret, struct err *err);
+
+void isolated_abandon(struct isolated *s);
 
 /* By id, with or without its dashes. -ENOENT with *err (CONTEXT_NOT_FOUND). The session is borrowed. */
 int isolated_get(struct isolateds *is, const char *id, struct isolated **ret, struct err *err);

@@ -11,11 +11,12 @@
 #include "lib/fs.h"
 #include "lib/log.h"
 #include "lib/loop.h"
-#include "proto/http.h"
+#include "proto/http_priv.h"
 #include "tests/fuzz/fuzz.h"
 
-#define DRIVE_PIECE 8	 /* turns after each piece of input */
-#define DRIVE_END   2000 /* turns in which all must have come to an end */
+#define DRIVE_PIECE 8	  /* turns after each piece of input */
+#define DRIVE_END   2000  /* turns in which all must have come to an end */
+#define DRIVE_GONE  20000 /* of a millisecond at most: as long, where workers have a part in it */
 
 struct drive {
 	struct loop *loop;
@@ -111,6 +112,31 @@ static inline void drive_end(struct drive *d, int fd, struct buf *out)
 	}
 	must(close(fd) == 0);
 	drive_turns(d, DRIVE_PIECE);
+}
+
+/* A whole request, and what comes of it within so many turns of a millisecond at most; then the client goes.
+ */
+static inline void drive_ask(struct drive *d, const struct buf *request, size_t piece, unsigned turns,
+			     struct buf *out)
+{
+	int fd = drive_connect(d);
+
+	d->wait_ms = 0;
+	drive_write(d, fd, request->data, request->len, piece, out);
+	d->wait_ms = 1;
+	(void)shutdown(fd, SHUT_WR);
+	for (; turns > 0 && drive_read(fd, out); turns--)
+		drive_turns(d, 1);
+	must(close(fd) == 0);
+}
+
+/* The clients have gone: so do their connections, and what else is said to be left. */
+static inline void drive_gone(struct drive *d, bool (*is_left)(void))
+{
+	for (unsigned turns = DRIVE_GONE; d->http->conns_n > 0 || (is_left && is_left()); turns--) {
+		must(turns > 0);
+		drive_turns(d, 1);
+	}
 }
 
 /* Takes the interim replies out: how many there are depends on when what came. */

@@ -10,14 +10,12 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 
-#include "proto/http_priv.h"
 #include "sandboxd/api/lifecycle.h"
 #include "tests/fuzz/drive.h"
 #include "tests/fuzz/jail.h"
 
 #define BOXES_MAX    64
 #define ANSWER_TURNS 20 /* of a millisecond at most */
-#define GONE_TURNS   5000
 
 static struct drive drive;
 static struct config config;
@@ -222,6 +220,11 @@ static void control_new(void)
 	agents_new();
 }
 
+static bool is_due(void)
+{
+	return fake.due_n > 0;
+}
+
 static void must_be_no_fault(const struct buf *out)
 {
 	static const char *const faults[] = {"HTTP/1.1 500", "HTTP/1.1 502"};
@@ -235,7 +238,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	_cleanup_buf_ struct buf out = BUF_INIT(FUZZ_OUT_MAX), request = BUF_INIT(FUZZ_OUT_MAX),
 				 named = BUF_INIT(FUZZ_OUT_MAX);
 	struct err err;
-	int fd, left;
 
 	if (n == 0 || !jail())
 		return 0;
@@ -249,22 +251,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 			(void)buf_append(&named, data + i, 1);
 	}
 	drive_fill_length(named.data, named.len, &request);
-	fd = drive_connect(&drive);
-	drive.wait_ms = 0;
-	drive_write(&drive, fd, request.data, request.len, (size_t)data[0] * 16, &out);
-	drive.wait_ms = 1;
-	(void)shutdown(fd, SHUT_WR);
-	for (left = ANSWER_TURNS; left > 0 && drive_read(fd, &out); left--)
-		drive_turns(&drive, 1);
-	must(close(fd) == 0);
+	drive_ask(&drive, &request, (size_t)data[0] * 16, ANSWER_TURNS, &out);
 	must_be_no_fault(&out);
 	/* One is left for the next input, so that it finds something. */
 	for (size_t i = fake.n; i > 1; i--)
 		(void)sandboxes_delete(lifecycle.sandboxes, fake.boxes[i - 2]->id, &err);
-	for (left = GONE_TURNS; drive.http->conns_n > 0 || fake.due_n > 0; left--) {
-		must(left > 0);
-		drive_turns(&drive, 1);
-	}
+	drive_gone(&drive, is_due);
 	jail_end();
 	return 0;
 }

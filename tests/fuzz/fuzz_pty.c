@@ -12,13 +12,11 @@
 #include "execd/env.h"
 #include "execd/pty.h"
 #include "execd/run.h"
-#include "proto/http_priv.h"
 #include "proto/ws_frame.h"
 #include "tests/fuzz/drive.h"
 #include "tests/fuzz/jail.h"
 
 #define ANSWER_TURNS 6 /* of a millisecond at most */
-#define GONE_TURNS   20000
 
 static struct drive drive;
 static struct execd agent;
@@ -120,10 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	must_be_frames(&out);
 	must(close(fd) == 0);
 	pty_delete(p);
-	for (left = GONE_TURNS; drive.http->conns_n > 0; left--) {
-		must(left > 0);
-		drive_turns(&drive, 1);
-	}
+	drive_gone(&drive, NULL);
 	drive_turns(&drive, 2);
 	return 0;
 }
