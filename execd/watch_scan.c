@@ -81,7 +81,7 @@ static int scan_dir(struct watch_tree *t, int fd, bool top, const char *path, st
 
 	if (wd >= 0)
 		r = scan_put(s, wd, top, path);
-	if (r == -ENOSPC || r == -ENOMEM || r == -E2BIG)
+	if (r == -ENOSPC || r == -ENOMEM || r == -E2BIG || (r < 0 && path[0] == '\0'))
 		return watch_err(t, path, r, err);
 	return 0;
 }
@@ -104,6 +104,8 @@ static int scan_entry(struct watch_tree *t, const char *top, const struct walk_e
 		fd = openat(e->dirfd, e->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd >= 0)
 		return scan_dir(t, fd, false, (const char *)path->data, err);
+	if (e->is_dir && walk_is_fatal(-errno))
+		return watch_err(t, (const char *)path->data, -errno, err);
 	if (t->scan.whole)
 		return 0;
 	return scan_put(&t->scan, -1, false, (const char *)path->data) < 0 ? watch_err(t, top, -ENOMEM, err)
@@ -124,7 +126,7 @@ static int scan_from(struct watch_tree *t, int fd, const char *top, struct err *
 	}
 	r = walk_new(fd, UINT64_MAX, &walk);
 	if (r < 0)
-		return r == -ENOMEM || r == -EMFILE || r == -ENFILE ? watch_err(t, top, r, err) : 0;
+		return walk_is_fatal(r) ? watch_err(t, top, r, err) : 0;
 	while (r >= 0 && (r = walk_next(walk, &e)) > 0)
 		r = scan_entry(t, top, &e, &path, err);
 	walk_free(walk);
@@ -150,6 +152,8 @@ static void scan_run(struct pool_job *job)
 		fd = top[0] ? openat(root, top, flags | O_NOFOLLOW) : TAKE_FD(root);
 		if (fd >= 0)
 			s->result = scan_from(t, fd, top, &s->err);
+		else if (walk_is_fatal(-errno))
+			s->result = watch_err(t, top, -errno, &s->err);
 	}
 }
 

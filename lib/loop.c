@@ -145,9 +145,13 @@ void loop_stop(struct loop *loop, int code)
 
 /* ---- descriptors ------------------------------------------------------- */
 
+/*
+ * Without interest a descriptor stays where it is, edge-triggered: taken out, it could not be put back when
+ * there is no memory for that. epoll reports EPOLLHUP whether asked or not, so once at most.
+ */
 static int io_control(struct loop_io *io, int op, uint32_t events)
 {
-	struct epoll_event ev = {.events = events, .data.ptr = io};
+	struct epoll_event ev = {.events = events ? events : EPOLLET, .data.ptr = io};
 
 	return epoll_ctl(io->loop->epfd, op, io->fd, &ev) < 0 ? -errno : 0;
 }
@@ -159,7 +163,7 @@ int loop_io_add(struct loop *loop, struct loop_io *io, int fd, uint32_t events, 
 	if (fd < 0)
 		return -EBADF;
 	*io = (struct loop_io){.loop = loop, .fn = fn, .fd = fd, .events = events};
-	r = events ? io_control(io, EPOLL_CTL_ADD, events) : 0;
+	r = io_control(io, EPOLL_CTL_ADD, events);
 	if (r < 0)
 		io->fd = -EBADF;
 	return r;
@@ -167,15 +171,13 @@ int loop_io_add(struct loop *loop, struct loop_io *io, int fd, uint32_t events, 
 
 int loop_io_set(struct loop_io *io, uint32_t events)
 {
-	int op, r;
+	int r;
 
 	if (!io->loop || io->fd < 0)
 		return -EBADF;
 	if (events == io->events)
 		return 0;
-	/* epoll reports EPOLLHUP whether asked or not; only an absent descriptor is silent. */
-	op = !events ? EPOLL_CTL_DEL : !io->events ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-	r = io_control(io, op, events);
+	r = io_control(io, EPOLL_CTL_MOD, events);
 	if (r >= 0)
 		io->events = events;
 	return r;
@@ -187,8 +189,7 @@ void loop_io_del(struct loop_io *io)
 
 	if (!loop || io->fd < 0)
 		return;
-	if (io->events)
-		(void)io_control(io, EPOLL_CTL_DEL, 0);
+	(void)io_control(io, EPOLL_CTL_DEL, 0);
 	for (int i = loop->batch_pos; i < loop->batch_n; i++)
 		if (loop->batch[i].data.ptr == io)
 			loop->batch[i].data.ptr = NULL;

@@ -56,7 +56,7 @@ struct loop_io {
  * writer has gone costs nothing. Ask for EPOLLRDHUP or EPOLLHUP to hear of it.
  */
 int loop_io_add(struct loop *loop, struct loop_io *io, int fd, uint32_t events, loop_io_fn *fn);
-/* Changes the interest; no system call when it is the same. */
+/* Changes the interest; no system call when it is the same. Needs no memory: it fails only by a bug. */
 int loop_io_set(struct loop_io *io, uint32_t events);
 /* Harmless when not registered. Call it before closing the fd. */
 void loop_io_del(struct loop_io *io);

@@ -65,8 +65,13 @@ static int take_head(struct download *d, struct buf *out, size_t room)
 	if (r < 0)
 		return r;
 	buf_consume(&d->head, n);
+	if (d->head.len == 0)
+		buf_done(&d->head);
 	d->offset += n;
-	return 0;
+	if (d->endless)
+		return 0;
+	d->left -= n;
+	return d->left == 0;
 }
 
 static int proceed(struct http_source *src, struct buf *out, size_t room)
@@ -78,7 +83,7 @@ static int proceed(struct http_source *src, struct buf *out, size_t room)
 
 	if (room == 0)
 		return 0;
-	if (d->endless && d->head.len > 0)
+	if (d->head.len > 0)
 		return take_head(d, out, want);
 	if (!d->endless)
 		want = MIN((uint64_t)want, d->left);
@@ -108,6 +113,26 @@ static void stop(struct http_source *src, bool complete)
 	download_free(container_of(src, struct download, src));
 }
 
+/* The first piece of [offset, offset + n): where it cannot be read there is still a status to say so. */
+static int read_first(struct download *d, uint64_t offset, uint64_t n, struct err *err)
+{
+	size_t want = (size_t)MIN(n, (uint64_t)DOWNLOAD_WHOLE_MAX);
+	ssize_t got;
+
+	if (d->whole || d->endless || n == 0)
+		return 0;
+	buf_clear(&d->head);
+	if (buf_reserve(&d->head, want) < 0)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "read '%s'", d->path);
+	do
+		got = pread(d->fd, buf_tail(&d->head), want, (off_t)offset);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return file_err(err, errno, "read '%s'", d->path);
+	d->head.len = (size_t)got;
+	return 0;
+}
+
 /* Replies with [offset, offset + n) of the file; d is consumed. */
 static void send_part(struct download *d, struct http_req *req, unsigned status, uint64_t offset, uint64_t n)
 {
@@ -116,8 +141,6 @@ static void send_part(struct download *d, struct http_req *req, unsigned status,
 		download_free(d);
 		return;
 	}
-	if (!d->endless)
-		buf_done(&d->head);
 	d->offset = offset;
 	d->left = n;
 	d->src = (struct http_source){.proceed = proceed, .stop = stop};
@@ -197,6 +220,8 @@ static int send_bytes(struct download *d, struct http_req *req, uint64_t size, s
 		return err_set(err, ERR_RANGE, "UNKNOWN", ERANGE, "range '%s' of '%s', which has %llu bytes",
 			       range, d->path, (unsigned long long)size);
 	}
+	if (read_first(d, offset, n, err) < 0)
+		return -EIO;
 	if (r > 0) {
 		(void)snprintf(text, sizeof(text), "bytes %llu-%llu/%llu", (unsigned long long)offset,
 			       (unsigned long long)(offset + n - 1), (unsigned long long)size);
@@ -264,6 +289,8 @@ static int send_lines(struct download *d, struct http_req *req, struct err *err)
 		return file_err(err, d->result < 0 ? -d->result : errno, "read '%s'", d->path);
 	(void)clock_http(st.st_mtime, modified);
 	d->endless = false;
+	if (read_first(d, d->begin, d->end - d->begin, err) < 0)
+		return -EIO;
 	if (add_headers(req, d, modified, err) < 0)
 		return -ENOMEM;
 	send_part(d, req, 200, d->begin, d->end - d->begin);

@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -118,7 +119,8 @@ static bool runs(pid_t pid, const struct stat *program)
 	return stat(path, &st) == 0 && st.st_dev == program->st_dev && st.st_ino == program->st_ino;
 }
 
-/* By the name that /proc gives it. fcntl: only where it makes a descriptor, nothing else of it can fail. */
+/* By the name that /proc gives it. fcntl, epoll_ctl: only where they make something, nothing else of them can
+ * fail. */
 static uint32_t kind_of(const struct seccomp_notif *call)
 {
 	static const struct {
@@ -134,6 +136,8 @@ static uint32_t kind_of(const struct seccomp_notif *call)
 
 	if (call->data.nr == SCMP_SYS(fcntl) && call->data.args[1] != F_DUPFD &&
 	    call->data.args[1] != F_DUPFD_CLOEXEC)
+		return KIND_NONE;
+	if (call->data.nr == SCMP_SYS(epoll_ctl) && call->data.args[1] != EPOLL_CTL_ADD)
 		return KIND_NONE;
 	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)call->pid, (int)call->data.args[0]);
 	n = readlink(path, target, sizeof(target) - 1);

@@ -14,6 +14,9 @@ import select
 import tarfile
 from pathlib import Path
 
+import websockets.sync.client
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
 import daemon
 
 DENY = daemon.BUILD / "api/deny"
@@ -103,7 +106,7 @@ PLAUSIBLE = {
     "memfd_create": (*OLD, *FULL),
     "timerfd_create": FULL,
     "epoll_create1": FULL,
-    "epoll_ctl": ("ENOMEM",),
+    "epoll_ctl:anon": ("ENOMEM",),
     "epoll_wait": ("EINTR",),
     "epoll_pwait": ("EINTR",),
     "poll": ("EINTR", "ENOMEM"),
@@ -436,6 +439,84 @@ def python(agent, here):
         assert [event["results"]["text"] for event in seen if event["type"] == "result"] == ["42"], seen
     finally:
         delete_all(agent, "/code/contexts", lambda each: f"/code/contexts/{each['id']}")
+
+
+class Terminal:
+    """A client of one terminal, by the frames of the WebSocket alone: what breaks it is known by its name."""
+
+    def __init__(self, agent, id):
+        try:
+            headers = {"X-EXECD-ACCESS-TOKEN": agent.token}
+            url = f"ws://{agent.host}:{agent.port}/pty/{id}/ws"
+            self.ws = websockets.sync.client.connect(url, additional_headers=headers, open_timeout=WAIT_S)
+        except InvalidStatus as refused:
+            said = json.loads(refused.response.body)
+            raise Refused(refused.response.status_code, said["code"], said["message"]) from None
+        except (InvalidHandshake, ConnectionError, EOFError) as error:
+            raise Broken(repr(error)) from None
+
+    def frames(self):
+        """Output as bytes, the rest as objects; up to the end of the connection."""
+        with self.ws:
+            while True:
+                try:
+                    frame = self.ws.recv(timeout=WAIT_S)
+                except ConnectionClosed:
+                    return
+                yield json.loads(frame) if isinstance(frame, str) else frame[9 if frame[0] == 3 else 1 :]
+
+
+def terminal(agent, here):
+    seen, end = b"", None
+    try:
+        id = json.loads(ask(agent, "POST", "/pty", {"cwd": str(here)}))["session_id"]
+        client = Terminal(agent, id)
+        for frame in client.frames():
+            if isinstance(frame, bytes):
+                seen += frame
+            elif frame["type"] == "connected":
+                client.ws.send(b"\0" + b"echo a$((1+1))b$PWD; exit 7\n")
+            elif frame["type"] == "error":
+                raise Refused(200, frame["code"], frame["error"], stream=True)
+            elif frame["type"] == "exit":
+                end = frame["exit_code"]
+        if end is None:
+            raise Broken("no exit")
+        assert end == 7, end
+        # a terminal that reads as an error is one that nobody has open any more
+        assert b"a2b%s" % bytes(here) in seen or agent.order.struck("EIO"), seen
+    finally:
+        delete_all(agent, "/pty", lambda each: f"/pty/{each['session_id']}")
+
+
+def watch(agent, here):
+    connection = http.client.HTTPConnection(agent.host, agent.port, timeout=WAIT_S)
+    try:
+        headers = {"X-EXECD-ACCESS-TOKEN": agent.token}
+        connection.request("GET", f"/files/watch?path={here}&recursive=true", headers=headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            said = json.loads(response.read())
+            raise Refused(response.status, said["code"], said["message"])
+        seen = []
+        while line := response.readline():
+            event = json.loads(line[5:]) if line.startswith(b"data:") else {}
+            seen.append((event.get("type"), event.get("path")))
+            if event.get("type") == "ready":
+                (here / "d").mkdir()
+            elif seen[-1] == ("created", f"{here}/d"):
+                (here / "d/f").write_bytes(b"")
+                (here / "end").write_bytes(b"")  # is told after what the new directory has
+            elif event.get("type") == "overflow":
+                return  # it says that it has missed something
+            elif seen[-1] == ("created", f"{here}/end"):
+                assert ("created", f"{here}/d/f") in seen or agent.order.struck("EACCES"), seen
+                return
+        raise Broken(f"the stream ends after {seen}")
+    except (http.client.HTTPException, ConnectionError) as error:
+        raise Broken(repr(error)) from None
+    finally:
+        connection.close()
 
 
 def room(agent, here):
