@@ -173,11 +173,12 @@ static int make_room(struct oneshot *o, const struct isolated_spec *given, struc
 static int make_files(struct oneshot *o, struct err *err)
 {
 	o->call_fd = memfd_create("call", MFD_CLOEXEC);
-	o->result_fd = memfd_create("result", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (o->call_fd >= 0)
+		o->result_fd = memfd_create("result", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	/* It is never longer than it is now, whoever writes to it. */
-	bool bound = ftruncate(o->result_fd, ONESHOT_RESULT_MAX) == 0 &&
+	bool bound = o->result_fd >= 0 && ftruncate(o->result_fd, ONESHOT_RESULT_MAX) == 0 &&
 		     fcntl(o->result_fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SEAL) == 0;
-	return o->call_fd < 0 || !bound ? err_sys(err, "RUNTIME_ERROR", errno, "prepare a call") : 0;
+	return bound ? 0 : err_sys(err, "RUNTIME_ERROR", errno, "prepare a call");
 }
 
 static int start_command(struct oneshot *o, struct command_spec *spec, struct err *err)

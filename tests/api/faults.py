@@ -528,6 +528,16 @@ def room(agent, here):
         delete_all(agent, "/v1/isolated/sessions", lambda each: f"/v1/isolated/session/{each['session_id']}")
 
 
+def call(agent, here):
+    code = "def handler(event):\n    return event + 1"
+    said = json.loads(ask(agent, "POST", "/v1/isolated/run", {"code": code, "event": 41}))
+    if said.get("error"):
+        raise Refused(200, said["error"]["ename"], said["error"]["evalue"], stream=True)
+    if said["exit_code"] != 0:
+        raise Refused(200, "EXIT", str(said), stream=True)
+    assert said["result"] == 42, said
+
+
 def delete_all(agent, path, path_of):
     """Also those of which the client has not heard: its connection broke before."""
     for _ in range(3):

@@ -154,3 +154,15 @@ def test_each_call_fails_once(start, here, tmp_path, operation):
         assert agent.process.poll() is None, f"{call} ended the agent"
     assert not problems, "\n".join(problems)
     assert struck > len(counts)
+
+
+@pytest.mark.skipif(SANITIZED, reason="runs on the other build")
+def test_a_call_without_files_in_memory_says_why(start, here, tmp_path):
+    order = Order.make(tmp_path / "order")
+    agent = start(Execd, wrap=[faults.DENY, f"@{tmp_path}/order", "memfd_create"])
+    agent.order = order
+    for moment in (0, 1, 1):  # of the filter, which is kept from there on; of the call; of its result
+        with order.fail("memfd_create", "EMFILE", moment), pytest.raises(Refused) as refused:
+            faults.call(agent, here())
+        assert refused.value.status == 503 and "too many open files" in refused.value.message.lower(), refused.value
+    faults.call(agent, here())
