@@ -20,6 +20,7 @@
 #define ENV_ENTRIES_MAX	 4096	   /* variables beside the agent's own */
 #define ENV_FILE_MAX	 (1 << 20) /* bytes of the env file */
 #define ENV_FILE_VAR	 "EXECD_ENVS"
+#define ENV_FILE_DEFAULT "/opt/opensandbox/.env" /* with --init; it need not be there */
 #define ENV_DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /*

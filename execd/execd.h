@@ -15,6 +15,7 @@ struct ptys;
 struct contexts;
 struct metrics;
 struct isolateds;
+struct identities;
 struct undoables;
 struct confinement;
 
@@ -40,5 +41,6 @@ struct execd {
 	struct contexts *contexts;
 	struct metrics *metrics;
 	struct isolateds *isolateds;
+	struct identities *identities;
 	struct undoables *undoables;
 };

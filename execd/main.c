@@ -22,6 +22,7 @@
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/init.h"
+#include "execd/identity.h"
 #include "execd/isolated/isolated.h"
 #include "execd/isolated/undoable.h"
 #include "execd/isolated/warden.h"
@@ -204,6 +205,8 @@ static int agent_build(struct agent *a, struct err *err)
 	if (r >= 0)
 		r = isolateds_new(e, &e->isolateds);
 	if (r >= 0)
+		r = identities_new(e, &e->identities);
+	if (r >= 0)
 		r = undoables_new(e, &e->undoables);
 	if (r < 0)
 		return err_sys(err, "START", -r, "build the agent");
@@ -220,6 +223,7 @@ static void agent_free(struct agent *a)
 	pool_stop(e->pool);
 	ready_free(a->ready);
 	isolateds_free(e->isolateds);
+	identities_free(e->identities);
 	contexts_free(e->contexts);
 	ptys_free(e->ptys);
 	sessions_free(e->sessions);
@@ -299,6 +303,8 @@ int main(int argc, char **argv)
 	/* The agent has started itself for it: nothing of what follows is for that process. */
 	if (argc == 1 && strcmp(argv[0], NURSERY_NAME) == 0)
 		return nursery_main(clerk_main);
+	if (argc == 1 && strcmp(argv[0], IDENTITY_NAME) == 0)
+		return identity_main(clerk_main);
 	fill_stdio();
 	int r = options_parse(argc, argv, &agent.options, &err);
 	if (r == OPTIONS_RUN && agent.options.claim_fd >= 0)

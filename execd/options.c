@@ -57,7 +57,8 @@ static const struct flag flags[] = {
 	{"access-token", FLAG_TOKEN, "TOKEN", true, "the access token itself; EXECD_ACCESS_TOKEN is better"},
 	{"log-level", FLAG_LOG_LEVEL, "LEVEL", false, "error, warn, info, debug, or 0 to 7 (info)"},
 	{"log-file", FLAG_LOG_FILE, "FILE", false, "append the log to FILE (EXECD_LOG_FILE; stderr)"},
-	{"env-file", FLAG_ENV_FILE, "FILE", false, "KEY=VALUE lines for every command (EXECD_ENVS)"},
+	{"env-file", FLAG_ENV_FILE, "FILE", false,
+	 "KEY=VALUE lines for every command (EXECD_ENVS; with --init " ENV_FILE_DEFAULT ")"},
 	{"graceful-shutdown-timeout", FLAG_GRACE, "TIME", false,
 	 "what commands get to end in at shutdown (EXECD_API_GRACE_SHUTDOWN; 1s)"},
 	{"kernel-spares", FLAG_SPARES, "N", false,
@@ -262,7 +263,7 @@ static int apply(struct options *o, const struct flag *flag, const char *name, c
 		o->log_file = *value ? value : NULL;
 		return 0;
 	case FLAG_ENV_FILE:
-		o->env_file = *value ? value : NULL;
+		o->env_file = value;
 		return 0;
 	case FLAG_GRACE:
 		return parse_duration(name, value, &o->grace_ms, err);
@@ -418,6 +419,11 @@ int options_parse(int argc, char **argv, struct options *ret, struct err *err)
 		return r;
 	}
 	o.entrypoint = i < argc ? &argv[i] : NULL;
+	/* Clients append to the file that this variable names. */
+	if (!o.env_file && o.init)
+		o.env_file = ENV_FILE_DEFAULT;
+	if (o.env_file && !*o.env_file)
+		o.env_file = NULL;
 	*ret = o;
 	return OPTIONS_RUN;
 }

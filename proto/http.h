@@ -58,11 +58,12 @@ struct http_config {
 	const char *prefix; /* optional path prefix under which the same routes exist ("/v1"), or NULL */
 	bool request_id;    /* X-Request-ID: echo or make one */
 
-	size_t header_max;	  /* bytes of request line and headers (0: 65536); over it 431 */
-	size_t json_max;	  /* bytes of a JSON body (0: 8 MiB); over it 413 */
-	unsigned conns_max;	  /* connections (0: by the descriptor limit less a reserve) */
-	uint64_t head_timeout_ms; /* to receive the headers (0: 30000) */
-	uint64_t idle_timeout_ms; /* keep-alive without a request (0: 120000) */
+	size_t header_max;	     /* bytes of request line and headers (0: 65536); over it 431 */
+	size_t json_max;	     /* bytes of a JSON body (0: 8 MiB); over it 413 */
+	unsigned conns_max;	     /* connections (0: by the descriptor limit less a reserve) */
+	uint64_t head_timeout_ms;    /* to receive the headers (0: 30000) */
+	uint64_t idle_timeout_ms;    /* keep-alive without a request (0: 120000) */
+	void (*on_empty)(void *app); /* the last connection has gone; or NULL */
 };
 
 int http_server_new(struct loop *loop, const struct http_config *config, struct http_server **ret,
@@ -73,6 +74,8 @@ void http_server_free(struct http_server *s);
 int http_server_listen(struct http_server *s, int fd, struct err *err);
 /* Serves one connection that is there already; consumes fd, a stream socket. */
 int http_server_adopt(struct http_server *s, int fd, struct err *err);
+/* No connection is open. */
+bool http_server_is_empty(const struct http_server *s);
 /* Binds host:port (port 0: any) and returns the listening descriptor, close-on-exec and non-blocking. */
 int http_bind(const char *host, uint16_t port, int *ret_fd, uint16_t *ret_port, struct err *err);
 

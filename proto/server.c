@@ -73,6 +73,8 @@ static void accept_timer(struct loop_timer *timer)
 void server_conn_gone(struct http_server *s)
 {
 	accept_set(s, true);
+	if (s->conns_n == 0 && s->config.on_empty)
+		s->config.on_empty(s->config.app);
 }
 
 /* The longest idle connection gives way. */
@@ -150,6 +152,11 @@ static void listener_ready(struct loop_io *io, uint32_t events)
 	(void)events;
 	while (batch-- > 0 && accept_one(l->server, l->fd))
 		;
+}
+
+bool http_server_is_empty(const struct http_server *s)
+{
+	return s->conns_n == 0;
 }
 
 /* ---- life ------------------------------------------------------------------ */

@@ -41,12 +41,14 @@ struct run_end;
 int logs_reply(struct http_req *req, struct run *run, const char *header, struct err *err);
 void run_end_message(const struct run_end *end, char *out, size_t size);
 /*
- * clerk.c: serves the files of a room, in which the process is already, to the connections that come over
- * the socket. Until that is closed; returns an exit code.
+ * clerk.c: serves the files as this process has them, to the connections that come over the socket. Until
+ * that is closed and they are, or something else comes; returns an exit code.
  */
 int clerk_main(int socket);
-/* isolated.c, isolated_run.c, isolated_files.c */
-http_handler_fn isolated_files_any, isolated_oneshot_post;
+/* clerk_files.c */
+http_handler_fn isolated_files_any, identity_files_any;
+/* isolated.c, isolated_run.c, isolated_oneshot.c */
+http_handler_fn isolated_oneshot_post;
 http_handler_fn isolated_post, isolated_get_one, isolated_delete_one, isolated_list_get,
 	isolated_capabilities_get;
 http_handler_fn isolated_run_post, isolated_run_status_get, isolated_run_logs_get;

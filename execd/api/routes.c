@@ -3,7 +3,7 @@
  */
 #include "execd/api/api.h"
 
-/* What a clerk answers for a room, too. */
+/* What a clerk answers, too. */
 #define FILE_ROUTES                                                                                          \
 	{"GET", "/files/info", files_info_get, HTTP_BODY_NONE, false},                                       \
 		{"DELETE", "/files", files_delete, HTTP_BODY_NONE, false},                                   \
@@ -97,6 +97,11 @@ const struct http_route execd_routes[] = {
 	{"POST", "/v1/isolated/session/{id}/commit", isolated_commit_post, HTTP_BODY_JSON, false},
 	{"GET", "/v1/isolated/session/{id}/undo", isolated_undo_get, HTTP_BODY_NONE, false},
 	{"POST", "/v1/isolated/session/{id}/undo", isolated_undo_post, HTTP_BODY_JSON, false},
+
+	{"*", "/v1/filesystem/{uid}/{gid}/files", identity_files_any, HTTP_BODY_STREAM, false},
+	{"*", "/v1/filesystem/{uid}/{gid}/files/*", identity_files_any, HTTP_BODY_STREAM, false},
+	{"*", "/v1/filesystem/{uid}/{gid}/directories", identity_files_any, HTTP_BODY_STREAM, false},
+	{"*", "/v1/filesystem/{uid}/{gid}/directories/*", identity_files_any, HTTP_BODY_STREAM, false},
 
 	{"*", "/proxy/{port}", proxy_any, HTTP_BODY_STREAM, false},
 	{"*", "/proxy/{port}/*", proxy_any, HTTP_BODY_STREAM, false},

@@ -1,6 +1,6 @@
 /*
- * clerk.c - a room's clerk as the agent knows it: a socket, over which it is handed
- * its connections. It ends when the socket is closed, which is all that has to be done.
+ * clerk.c - a room's clerk as the agent knows it: a socket, over which it is handed its connections. When the
+ * socket is closed it ends with the last of them; at a message without one, at once.
  */
 #include "execd/isolated/clerk.h"
 
@@ -12,12 +12,16 @@
 
 static void clerk_idle(struct loop_timer *timer)
 {
-	clerk_done(container_of(timer, struct clerk, idle));
+	fd_close(&container_of(timer, struct clerk, idle)->socket);
 }
 
 void clerk_done(struct clerk *c)
 {
+	char byte = 0;
+	struct iovec iov = {&byte, 1};
 	loop_timer_del(&c->idle);
+	if (c->socket >= 0)
+		(void)message_send(c->socket, &iov, 1, NULL, 0, MSG_DONTWAIT);
 	fd_close(&c->socket);
 }
 

@@ -5,8 +5,8 @@
  * privileges, but outside of its PID namespace: it can do to files what the room can do,
  * through the same mounts, and nobody in the room sees it, let alone stops it.
  * Links and ".." are resolved by the kernel where they stand, so there is
- * nothing to escape to. It is started for the first request and ends after
- * some time without one.
+ * nothing to escape to. It is started for the first request; after some
+ * time without a new one it ends when the last is done, with its room at once.
  */
 #pragma once
 

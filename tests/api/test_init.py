@@ -318,3 +318,11 @@ def test_closed_standard_descriptors(tmp_path):
         finally:
             agent.terminate()
             assert agent.wait(30) == 0
+
+
+def test_an_env_file_is_named_to_all(init, fifo):
+    """Clients append to what EXECD_ENVS names, whether anything was set or not."""
+    said = fifo("said")
+    agent = init("--", "sh", "-c", f'echo "$EXECD_ENVS" >{said}; exec sleep infinity', exit_code=None)
+    assert said.read_text() == "/opt/opensandbox/.env\n"
+    assert command(agent.client(), "echo $EXECD_ENVS") == ["/opt/opensandbox/.env"]

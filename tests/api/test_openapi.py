@@ -38,11 +38,11 @@ def check(tmp_path, document, url, headers, exclude):
 
 
 def test_execd(start_sandboxd, tmp_path):
-    """All but streams without an end, tunnels, tar bodies, isolated sessions, and /files/replace, whose answer is empty or not by a flag."""
+    """All but streams without an end, tunnels, tar bodies, files behind a prefix, isolated sessions, and /files/replace, whose answer is empty or not by a flag."""
     sandboxd = start_sandboxd()
     id = running(sandboxd, timeout=max(600, 10 * EXAMPLES))
     check(tmp_path, "execd.yaml", f"http://{endpoint(sandboxd, id)}", {},
-          "watch|/pty|/proxy|^/directories/archive|^/files/replace|^/v1/isolated/(session/|session$|run)")  # fmt: skip
+          "watch|/pty|/proxy|^/directories/archive|^/files/replace|^/v1/filesystem/|^/v1/isolated/(session/|session$|run)")  # fmt: skip
 
 
 def test_sandboxd(start_sandboxd, tmp_path):

@@ -224,6 +224,16 @@ static void test_environment(void **state)
 	assert_null(o.env_file);
 	assert_int_equal(o.grace_ms, 1000);
 	options_done(&o);
+	assert_int_equal(parse("--init", "--env-file="), OPTIONS_RUN);
+	assert_null(o.env_file);
+	options_done(&o);
+	setenv("EXECD_ENVS", "", 1);
+	assert_int_equal(parse("--init"), OPTIONS_RUN);
+	assert_string_equal(o.env_file, "/opt/opensandbox/.env");
+	options_done(&o);
+	assert_int_equal(parse(), OPTIONS_RUN);
+	assert_null(o.env_file);
+	options_done(&o);
 	setenv("EXECD_API_GRACE_SHUTDOWN", "never", 1);
 	assert_refused(parse(), "EXECD_API_GRACE_SHUTDOWN");
 	unsetenv("EXECD_ACCESS_TOKEN");
