@@ -61,7 +61,7 @@ objects   = $(patsubst %,$O/%.o,$(basename $1))
 
 # The agent has to stay under 2 MB: of it, what is in no tight loop is made small.
 HOT   := $(patsubst %,execd/%.c,archive codec events feed file_copy file_list file_read file_write frame glob \
-	 graft grep output output_read output_spill pump regex_run tar tree walk)
+	 graft grep output output_read output_spill pump regex_run tar tar_out tree walk)
 small  = $(if $(SAN)$(TSAN)$(FUZZER),,$(if $(filter-out $(HOT),$(filter execd/% seccomp/%,$1)),-Os))
 
 $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp

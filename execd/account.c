@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "lib/fs.h"
+
 struct user {
 	const char *name, *home;
 	uid_t uid;
@@ -47,21 +49,14 @@ static int read_text(const char *path, char **ret)
 	if (st.st_size > ACCOUNT_FILE_MAX)
 		return -EFBIG;
 
-	size_t size = (size_t)st.st_size, len = 0;
+	size_t size = (size_t)st.st_size;
 	_cleanup_free_ char *text = malloc(size + 1);
 	if (!text)
 		return -ENOMEM;
-	while (fd >= 0 && len < size) {
-		ssize_t n = read(fd, text + len, size - len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += (size_t)n;
-	}
-	text[len] = '\0';
+	ssize_t n = fd >= 0 ? fs_read_full(fd, text, size) : 0;
+	if (n < 0)
+		return (int)n;
+	text[n] = '\0';
 	*ret = TAKE_PTR(text);
 	return 0;
 }

@@ -17,22 +17,17 @@
 #include "execd/file_info.h"
 #include "execd/graft.h"
 #include "execd/inodes.h"
-#include "execd/tar.h"
+#include "execd/tar_out.h"
 #include "execd/walk.h"
 #include "lib/fs.h"
 
-#define READ_SIZE (64U << 10)
 #define WORK_SIZE (4U << 20) /* bytes read for one piece, however well they compress */
 
 struct archive_out {
 	char *root;
-	struct codec_out *codec;
+	struct tar_out tar;
 	struct walk *walk; /* NULL before the first piece */
 	struct inodes links;
-	int fd; /* the file at hand */
-	uint64_t left;
-	size_t padding;
-	struct buf scratch;
 	bool over;
 	atomic_bool cancelled;
 };
@@ -42,13 +37,10 @@ struct archive_out {
 int archive_out_new(const char *path, enum codec codec, struct archive_out **ret, struct err *err)
 {
 	struct archive_out *a = calloc(1, sizeof(*a));
-	int r = a ? codec_out_new(codec, &a->codec) : -ENOMEM;
+	int r = a ? tar_out_init(&a->tar, codec) : -ENOMEM;
 
-	if (a) {
-		a->fd = -EBADF;
-		a->scratch = BUF_INIT(TAR_HEADER_MAX + READ_SIZE);
+	if (a)
 		a->root = strdup(path);
-	}
 	if (r < 0 || !a->root) {
 		archive_out_free(a);
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "archive '%s'", path);
@@ -61,11 +53,9 @@ void archive_out_free(struct archive_out *a)
 {
 	if (!a)
 		return;
-	fd_close(&a->fd);
+	tar_out_done(&a->tar);
 	walk_free(a->walk);
-	codec_out_free(a->codec);
 	inodes_done(&a->links);
-	buf_done(&a->scratch);
 	free(a->root);
 	free(a);
 }
@@ -91,20 +81,6 @@ static int out_begin(struct archive_out *a, struct err *err)
 		return file_err(err, errno, "archive '%s'", a->root);
 	r = walk_new(fd, UINT64_MAX, &a->walk);
 	return r < 0 ? file_err(err, -r, "archive '%s'", a->root) : 0;
-}
-
-static int put_header(struct archive_out *a, const struct tar_entry *e, struct buf *out, struct err *err)
-{
-	int r;
-
-	buf_clear(&a->scratch);
-	r = tar_header(&a->scratch, e);
-	if (r >= 0)
-		r = codec_out_push(a->codec, a->scratch.data, a->scratch.len, false, out);
-	if (r == -ENAMETOOLONG)
-		return err_set(err, ERR_TOO_LARGE, "RUNTIME_ERROR", ENAMETOOLONG,
-			       "archive '%s': a path below it is over %u bytes", a->root, TAR_PATH_MAX);
-	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "archive '%s'", a->root) : 0;
 }
 
 /* 1: e is filled and worth an entry; 0: it is left out; fd stays open for content. */
@@ -160,10 +136,7 @@ static int next_entry(struct archive_out *a, struct buf *out, struct err *err)
 
 	if (r == 0) {
 		a->over = true;
-		buf_clear(&a->scratch);
-		r = tar_trailer(&a->scratch);
-		if (r >= 0)
-			r = codec_out_push(a->codec, a->scratch.data, a->scratch.len, true, out);
+		r = tar_out_end(&a->tar, out);
 		return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "archive '%s'", a->root) : 0;
 	}
 	if (r > 0) {
@@ -174,47 +147,17 @@ static int next_entry(struct archive_out *a, struct buf *out, struct err *err)
 		return file_err(err, -r, "archive '%s'", a->root);
 	if (r == 0)
 		return 0;
-	r = put_header(a, &e, out, err);
-	if (r >= 0 && e.type == TAR_FILE) {
-		a->fd = TAKE_FD(fd);
-		a->left = e.size;
-		a->padding = tar_padding(e.size);
-	}
-	return r;
+	r = tar_out_entry(&a->tar, &e, &fd, out);
+	if (r == -ENAMETOOLONG)
+		return err_set(err, ERR_TOO_LARGE, "RUNTIME_ERROR", ENAMETOOLONG,
+			       "archive '%s': a path below it is over %u bytes", a->root, TAR_PATH_MAX);
+	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "archive '%s'", a->root) : 0;
 }
 
-/* The next bytes of the file at hand; *done counts them. */
 static int next_bytes(struct archive_out *a, struct buf *out, size_t *done, struct err *err)
 {
-	size_t want = (size_t)MIN(a->left, (uint64_t)READ_SIZE);
-	ssize_t n = 0;
-	int r;
-
-	buf_clear(&a->scratch);
-	r = buf_reserve(&a->scratch, READ_SIZE + TAR_BLOCK);
-	while (r >= 0 && want > 0) {
-		n = read(a->fd, a->scratch.data, want);
-		if (n >= 0 || errno != EINTR)
-			break;
-	}
-	if (n < 0)
-		return file_err(err, errno, "archive '%s': read a file", a->root);
-	if (r >= 0 && n == 0 && want > 0) {
-		/* Shorter than it was: the size is promised. */
-		memset(a->scratch.data, 0, want);
-		n = (ssize_t)want;
-	}
-	if (r >= 0) {
-		a->left -= (uint64_t)n;
-		*done += (size_t)n;
-		if (a->left == 0) {
-			memset(a->scratch.data + n, 0, a->padding);
-			n += (ssize_t)a->padding;
-			fd_close(&a->fd);
-		}
-		r = codec_out_push(a->codec, a->scratch.data, (size_t)n, false, out);
-	}
-	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "archive '%s'", a->root) : 0;
+	int r = tar_out_content(&a->tar, out, done);
+	return r < 0 ? file_err(err, -r, "archive '%s': read a file", a->root) : 0;
 }
 
 int archive_out_next(struct archive_out *a, struct buf *out, struct err *err)
@@ -229,7 +172,7 @@ int archive_out_next(struct archive_out *a, struct buf *out, struct err *err)
 			return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", ECANCELED, "cancelled");
 		/* A directory of empty files is work, too. */
 		done += TAR_BLOCK;
-		r = a->fd >= 0 ? next_bytes(a, out, &done, err) : next_entry(a, out, err);
+		r = tar_out_within(&a->tar) ? next_bytes(a, out, &done, err) : next_entry(a, out, err);
 	}
 	return r < 0 ? r : a->over;
 }

@@ -71,10 +71,7 @@ void cells_result(struct cells *q, json_t *data)
 	json_object_foreach(data, mime, value)
 	{
 		char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-		if (!text)
-			continue;
-		jw_key(&w, strcmp(mime, "text/plain") == 0 ? "text" : mime);
-		jw_raw(&w, text, strlen(text));
+		jw_kraw(&w, strcmp(mime, "text/plain") == 0 ? "text" : mime, text);
 		free(text);
 	}
 	jw_obj_end(&w);

@@ -447,15 +447,9 @@ void context_json(const struct context *c, struct jw *w)
 		jw_kstr(w, "reason", c->epitaph);
 	jw_kbool(w, "default", c->is_default);
 	char *limits = c->hold ? limits_hold_json(c->hold) : NULL;
-	if (limits) {
-		jw_key(w, "limits");
-		jw_raw(w, limits, strlen(limits));
-	}
+	jw_kraw(w, "limits", limits);
 	free(limits);
-	if (c->run->confinement) {
-		jw_key(w, "confinement");
-		jw_raw(w, c->run->confinement, strlen(c->run->confinement));
-	}
+	jw_kraw(w, "confinement", c->run->confinement);
 	jw_kint(w, "execution_count", c->cells.count);
 	jw_kint(w, "waiting", (int64_t)c->cells.waiting_n);
 	if (c->cells.kernel && kernel_version(c->cells.kernel))

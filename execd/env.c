@@ -17,6 +17,7 @@
 
 #include "execd/account.h"
 #include "lib/buf.h"
+#include "lib/fs.h"
 #include "lib/log.h"
 
 struct var {
@@ -290,17 +291,11 @@ static int read_env_file(const char *path, struct buf *text)
 		return -EFBIG;
 	/* One byte more shows a file that has grown meanwhile. */
 	int r = buf_reserve(text, (size_t)st.st_size + 1);
-	while (r >= 0 && text->len <= (size_t)st.st_size) {
-		ssize_t n = read(fd, buf_tail(text), (size_t)st.st_size + 1 - text->len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		text->len += (size_t)n;
-	}
-	return r;
+	ssize_t n = r < 0 ? r : fs_read_full(fd, buf_tail(text), (size_t)st.st_size + 1);
+	if (n < 0)
+		return (int)n;
+	text->len += (size_t)n;
+	return 0;
 }
 
 /* Fills file with the variables of the env file; they point into text and arena. */

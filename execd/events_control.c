@@ -58,10 +58,7 @@ void events_put_init(struct buf *b, const struct run *run, enum events_framing f
 	struct jw w = events_control_begin(b, framing, "init", id);
 
 	jw_kstr(&w, "text", run->init_text ? run->init_text : run->id);
-	if (run->limits) {
-		jw_key(&w, "limits");
-		jw_raw(&w, run->limits, strlen(run->limits));
-	}
+	jw_kraw(&w, "limits", run->limits);
 	events_control_end(&w, run->created_ms);
 }
 

@@ -13,19 +13,14 @@ struct first_name {
 	char path[];
 };
 
+static void free_name(struct map_node *node)
+{
+	free(container_of(node, struct first_name, node));
+}
+
 void inodes_done(struct inodes *in)
 {
-	for (size_t i = 0; i < in->names.buckets_n; i++) {
-		struct map_node *node = in->names.buckets[i];
-
-		while (node) {
-			struct map_node *next = node->next;
-
-			free(container_of(node, struct first_name, node));
-			node = next;
-		}
-	}
-	map_done(&in->names);
+	map_clear(&in->names, free_name);
 }
 
 const char *inodes_first(struct inodes *in, const struct stat *st, const char *path)

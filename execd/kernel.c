@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 
 #include "execd/kernel_priv.h"
+#include "execd/peer.h"
 #include "execd/tree.h"
 #include "proto/json.h"
 
@@ -247,31 +248,6 @@ static void flush(struct kernel *k)
 		(void)loop_io_set(&k->io, (k->io.events & EPOLLIN) | (k->out.len > 0 ? EPOLLOUT : 0));
 }
 
-/* The credentials are the sender's as the system sees it; descriptors that come along are dropped by it. */
-static ssize_t control_receive(struct kernel *k, size_t max)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(struct ucred))];
-		struct cmsghdr align;
-	} control = {0};
-	struct iovec iov = {.iov_base = buf_tail(&k->in), .iov_len = max};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
-	ssize_t n;
-	do
-		n = recvmsg(k->control, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS && k->peer == 0) {
-		struct ucred peer;
-		memcpy(&peer, CMSG_DATA(c), sizeof(peer));
-		k->peer = peer.pid;
-	}
-	return n;
-}
-
 /* One read. False: nothing there, or the end. */
 static bool control_read(struct kernel *k)
 {
@@ -281,7 +257,7 @@ static bool control_read(struct kernel *k)
 		kernel_lost(k, "broke the kernel protocol: too much at once");
 		return false;
 	}
-	ssize_t n = control_receive(k, READ_MAX);
+	ssize_t n = peer_receive(k->control, buf_tail(&k->in), READ_MAX, &k->peer);
 	if (n > 0) {
 		k->in.len += (size_t)n;
 		return true;

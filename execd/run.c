@@ -219,10 +219,7 @@ void run_end_json(const struct run *run, struct jw *w)
 		jw_kint(w, "oom_kills", (int64_t)end->oom_kills);
 	if (run->output && output_begin(run->output) > 0)
 		jw_kint(w, "output_dropped", (int64_t)output_begin(run->output));
-	if (run->denied) {
-		jw_key(w, "denied");
-		jw_raw(w, run->denied, strlen(run->denied));
-	}
+	jw_kraw(w, "denied", run->denied);
 	jw_obj_end(w);
 }
 

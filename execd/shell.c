@@ -41,6 +41,7 @@
 #include "execd/env.h"
 #include "execd/execd.h"
 #include "execd/isolated/room.h"
+#include "execd/peer.h"
 #include "execd/pump.h"
 #include "execd/tree.h"
 #include "lib/fs.h"
@@ -265,36 +266,12 @@ static bool report_parse(struct shell *sh)
 	return true;
 }
 
-/* The credentials are the sender's as the system sees it. */
-static ssize_t report_receive(struct shell *sh)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(struct ucred))];
-		struct cmsghdr align;
-	} control = {0};
-	struct iovec iov = {.iov_base = buf_tail(&sh->report), .iov_len = sh->report.cap - sh->report.len};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
-	ssize_t n;
-	do
-		n = recvmsg(sh->report_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS && sh->peer == 0) {
-		struct ucred peer;
-		memcpy(&peer, CMSG_DATA(c), sizeof(peer));
-		sh->peer = peer.pid;
-	}
-	return n;
-}
-
 static void report_read(struct shell *sh)
 {
 	if (buf_reserve(&sh->report, 512) < 0)
 		buf_clear(&sh->report); /* not one of ours */
-	ssize_t n = report_receive(sh);
+	ssize_t n = peer_receive(sh->report_fd, buf_tail(&sh->report), sh->report.cap - sh->report.len,
+				 &sh->peer);
 	if (n > 0) {
 		sh->report.len += (size_t)n;
 		while (!sh->freed && report_parse(sh))

@@ -143,20 +143,14 @@ void watch_nodes_rename(struct watch_tree *t, const char *from, const char *to)
 	}
 }
 
+static void free_seen(struct map_node *node)
+{
+	free(container_of(node, struct watch_seen, node));
+}
+
 void watch_seen_clear(struct watch_tree *t)
 {
-	for (size_t i = 0; i < t->seen.buckets_n; i++) {
-		struct map_node *at = t->seen.buckets[i];
-
-		while (at) {
-			struct map_node *next = at->next;
-
-			free(container_of(at, struct watch_seen, node));
-			at = next;
-		}
-	}
-	map_done(&t->seen);
-	t->seen = (struct map){0};
+	map_clear(&t->seen, free_seen);
 	t->window = 0;
 }
 

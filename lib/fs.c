@@ -118,6 +118,25 @@ static int read_some(int fd, struct buf *out)
 	return n > 0;
 }
 
+ssize_t fs_read_full(int fd, void *to, size_t n)
+{
+	char *at = to;
+	size_t have = 0;
+
+	while (have < n) {
+		ssize_t r = read(fd, at + have, n - have);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			break;
+		have += (size_t)r;
+	}
+	return (ssize_t)have;
+}
+
 int fs_read_file(int dirfd, const char *path, struct buf *out)
 {
 	size_t before = out->len;

@@ -10,6 +10,8 @@
 
 /* All n bytes in spite of short writes and EINTR; -errno. */
 int fs_write_all(int fd, const void *data, size_t n);
+/* Up to n bytes, fewer only at the end of the file; -errno. */
+ssize_t fs_read_full(int fd, void *to, size_t n);
 /* Appends the whole file to out (bounded by out->max; -EFBIG over it). */
 int fs_read_file(int dirfd, const char *path, struct buf *out);
 /* Creates or truncates path and writes data. */

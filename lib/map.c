@@ -76,6 +76,16 @@ void map_done(struct map *m)
 	*m = (struct map){};
 }
 
+void map_clear(struct map *m, void (*free_object)(struct map_node *node))
+{
+	for (size_t i = 0; i < m->buckets_n; i++)
+		for (struct map_node *node = m->buckets[i], *next; node; node = next) {
+			next = node->next;
+			free_object(node);
+		}
+	map_done(m);
+}
+
 static int map_grow(struct map *m)
 {
 	size_t n = m->buckets_n ? m->buckets_n * 2 : MAP_FIRST_BUCKETS;

@@ -20,6 +20,8 @@ struct map {
 };
 
 void map_done(struct map *m); /* frees the table, not the objects */
+/* The same with the objects; the map is empty then, and may be filled anew. */
+void map_clear(struct map *m, void (*free_object)(struct map_node *node));
 /* -EEXIST when the key is taken, -ENOMEM. */
 int map_add(struct map *m, struct map_node *node, const char *key);
 struct map_node *map_get(const struct map *m, const char *key);

@@ -368,6 +368,14 @@ void jw_raw(struct jw *w, const void *json, size_t n)
 	(void)buf_append(w->out, json, n);
 }
 
+void jw_kraw(struct jw *w, const char *key, const char *json)
+{
+	if (!json)
+		return;
+	jw_key(w, key);
+	jw_raw(w, json, strlen(json));
+}
+
 void jw_kstr(struct jw *w, const char *key, const char *s)
 {
 	jw_key(w, key);

@@ -64,5 +64,6 @@ void jw_raw(struct jw *w, const void *json, size_t n); /* a value that is JSON a
 
 /* key and value in one call */
 void jw_kstr(struct jw *w, const char *key, const char *s);
+void jw_kraw(struct jw *w, const char *key, const char *json); /* NULL: neither key nor value */
 void jw_kint(struct jw *w, const char *key, int64_t v);
 void jw_kbool(struct jw *w, const char *key, bool v);

@@ -12,11 +12,10 @@
 /* The path of the query, canonical. */
 static int archive_path(struct http_req *req, char **ret, struct err *err)
 {
-	const char *given = http_query(req, "path");
+	const char *given;
+	int r = query_need(req, "path", &given, err);
 
-	if (!given || !given[0])
-		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "missing query parameter 'path'");
-	return path_canonical(given, ret, err);
+	return r < 0 ? r : path_canonical(given, ret, err);
 }
 
 /* ---- down ------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "execd/api/api.h"
+#include "execd/api/query.h"
 #include "execd/api/spec.h"
 #include "execd/command.h"
 #include "execd/context.h"
@@ -80,10 +81,7 @@ int code_post(struct http_req *req, struct err *err)
 		r = stream_reply(req, run, 0, err);
 	else
 		(void)err_sys(err, "RUNTIME_ERROR", -r, "run code");
-	if (r < 0) /* nobody has learnt of it */
-		(void)run_interrupt(run);
-	run_unref(run);
-	return r;
+	return stream_told(run, r);
 }
 
 /* ---- DELETE /code --------------------------------------------------------- */
@@ -91,9 +89,10 @@ int code_post(struct http_req *req, struct err *err)
 int code_delete(struct http_req *req, struct err *err)
 {
 	const struct execd *execd = http_app(req);
-	const char *id = http_query(req, "id");
-	if (!id || !*id)
-		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "query parameter 'id' is missing");
+	const char *id;
+	int r = query_need(req, "id", &id, err);
+	if (r < 0)
+		return r;
 	struct run *run = runs_get(execd->runs, id);
 	bool context = context_get(execd->contexts, id) != NULL;
 	if (!run)
@@ -259,11 +258,10 @@ int code_contexts_get(struct http_req *req, struct err *err)
 int code_contexts_delete(struct http_req *req, struct err *err)
 {
 	const struct execd *execd = http_app(req);
-	const char *language = http_query(req, "language");
-	if (!language || !*language)
-		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL,
-			       "query parameter 'language' is missing");
-	int r = contexts_delete(execd->contexts, language, err);
+	const char *language;
+	int r = query_need(req, "language", &language, err);
+	if (r >= 0)
+		r = contexts_delete(execd->contexts, language, err);
 	if (r >= 0)
 		http_reply_empty(req, 200);
 	return r;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "execd/api/api.h"
+#include "execd/api/query.h"
 #include "execd/api/spec.h"
 #include "execd/command.h"
 #include "execd/isolated/undoable.h"
@@ -81,10 +82,7 @@ int command_post(struct http_req *req, struct err *err)
 		return r;
 	}
 	r = spec.background ? stream_reply_detached(req, run, err) : stream_reply(req, run, 0, err);
-	if (r < 0) /* nobody has learnt its id */
-		(void)run_interrupt(run);
-	run_unref(run);
-	return r;
+	return stream_told(run, r);
 }
 
 /* ---- DELETE /command ---------------------------------------------------- */
@@ -111,9 +109,10 @@ static void interrupt_gone(struct http_req *req)
 int command_delete(struct http_req *req, struct err *err)
 {
 	const struct execd *execd = http_app(req);
-	const char *id = http_query(req, "id");
-	if (!id || !*id)
-		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "query parameter 'id' is missing");
+	const char *id;
+	int r = query_need(req, "id", &id, err);
+	if (r < 0)
+		return r;
 	struct run *run = runs_get(execd->runs, id);
 	if (!run)
 		return not_found(err, id);
@@ -181,14 +180,8 @@ static void put_status(struct jw *w, const struct run *run, size_t content_max)
 	put_content(w, run, content_max);
 	jw_kbool(w, "background", run->background);
 	jw_kbool(w, "running", run->state != RUN_ENDED);
-	if (run->limits) {
-		jw_key(w, "limits");
-		jw_raw(w, run->limits, strlen(run->limits));
-	}
-	if (run->confinement) {
-		jw_key(w, "confinement");
-		jw_raw(w, run->confinement, strlen(run->confinement));
-	}
+	jw_kraw(w, "limits", run->limits);
+	jw_kraw(w, "confinement", run->confinement);
 	if (run->state == RUN_ENDED) {
 		run_end_message(&run->end, message, sizeof(message));
 		jw_kint(w, "exit_code", run->end.exit_code);

@@ -16,6 +16,7 @@
 #include <strings.h>
 
 #include "execd/api/api.h"
+#include "execd/api/query.h"
 #include "execd/api/range.h"
 #include "execd/file_info.h"
 #include "execd/file_read.h"
@@ -397,12 +398,12 @@ static int download_start(struct download *d, struct http_req *req, struct err *
 
 int files_download_get(struct http_req *req, struct err *err)
 {
-	const char *given = http_query(req, "path");
+	const char *given;
 	struct download *d;
-	int r;
+	int r = query_need(req, "path", &given, err);
 
-	if (!given || !given[0])
-		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "missing query parameter 'path'");
+	if (r < 0)
+		return r;
 	d = calloc(1, sizeof(*d));
 	if (!d)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "download");

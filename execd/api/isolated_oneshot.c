@@ -56,10 +56,8 @@ static void put_result(struct jw *w, struct oneshot *o)
 	json_object_foreach(result, key, value)
 	{
 		char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-		if (text && (strcmp(key, "result") == 0 || strcmp(key, "error") == 0)) {
-			jw_key(w, key);
-			jw_raw(w, text, strlen(text));
-		}
+		if (strcmp(key, "result") == 0 || strcmp(key, "error") == 0)
+			jw_kraw(w, key, text);
 		free(text);
 	}
 	json_decref(result);

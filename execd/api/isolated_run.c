@@ -69,10 +69,7 @@ int isolated_run_post(struct http_req *req, struct err *err)
 	if (r < 0)
 		return r;
 	r = spec.background ? reply_background(req, s, run) : stream_reply(req, run, 0, err);
-	if (r < 0) /* nobody has learnt of it */
-		(void)run_interrupt(run);
-	run_unref(run);
-	return r;
+	return stream_told(run, r);
 }
 
 static int find_run(struct http_req *req, struct isolated **ret, struct run **ret_run, struct err *err)

@@ -1,6 +1,7 @@
 /*
  * listing.c - GET /files/search and GET /directories/list. The list is the worker's.
  */
+#include "execd/api/query.h"
 #include "execd/api/flow.h"
 #include "execd/file_list.h"
 #include "execd/path.h"
@@ -33,11 +34,10 @@ static int listing_start(struct http_req *req, struct file_list *list_consumed, 
 
 static int query_path(struct http_req *req, char **ret, struct err *err)
 {
-	const char *given = http_query(req, "path");
+	const char *given;
+	int r = query_need(req, "path", &given, err);
 
-	if (!given || !given[0])
-		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "missing query parameter 'path'");
-	return path_canonical(given, ret, err);
+	return r < 0 ? r : path_canonical(given, ret, err);
 }
 
 int files_search_get(struct http_req *req, struct err *err)

@@ -490,14 +490,8 @@ static void put_info(void *arg, const struct pty_info *info)
 	put_signal(w, signal);
 	jw_kint(w, "cols", info->cols);
 	jw_kint(w, "rows", info->rows);
-	if (info->confinement) {
-		jw_key(w, "confinement");
-		jw_raw(w, info->confinement, strlen(info->confinement));
-	}
-	if (info->denied) {
-		jw_key(w, "denied");
-		jw_raw(w, info->denied, strlen(info->denied));
-	}
+	jw_kraw(w, "confinement", info->confinement);
+	jw_kraw(w, "denied", info->denied);
 	jw_kstr(w, "command", info->command);
 	jw_kstr(w, "cwd", info->cwd);
 	jw_kstr(w, "created_at", clock_rfc3339(info->created_ms, created));

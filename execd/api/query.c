@@ -6,6 +6,17 @@
 #include <inttypes.h>
 #include <string.h>
 
+int query_need(struct http_req *req, const char *name, const char **ret, struct err *err)
+{
+	const char *text = http_query(req, name);
+
+	if (!text || !text[0])
+		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "missing query parameter '%s'",
+			       name);
+	*ret = text;
+	return 0;
+}
+
 int query_bool(struct http_req *req, const char *name, bool *ret, struct err *err)
 {
 	const char *text = http_query(req, name);

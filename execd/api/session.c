@@ -55,11 +55,7 @@ int session_run_post(struct http_req *req, struct err *err)
 		r = session_run(execd->sessions, http_param(req, "id"), &spec, &run, err);
 	if (r < 0)
 		return r;
-	r = stream_reply(req, run, 0, err);
-	if (r < 0) /* nobody has learnt of it */
-		(void)run_interrupt(run);
-	run_unref(run);
-	return r;
+	return stream_told(run, stream_reply(req, run, 0, err));
 }
 
 int session_delete_one(struct http_req *req, struct err *err)
@@ -80,10 +76,7 @@ static void put_session(void *arg, const struct run *run, size_t runs, const cha
 	jw_kbool(w, "busy", runs > 0);
 	jw_kint(w, "runs", (int64_t)runs);
 	jw_kstr(w, "cwd", cwd);
-	if (run->confinement) {
-		jw_key(w, "confinement");
-		jw_raw(w, run->confinement, strlen(run->confinement));
-	}
+	jw_kraw(w, "confinement", run->confinement);
 	jw_kstr(w, "created_at", clock_rfc3339(run->created_ms, created));
 	jw_obj_end(w);
 }

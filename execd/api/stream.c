@@ -197,6 +197,14 @@ int stream_reply_detached(struct http_req *req, struct run *run, struct err *err
 	return 0;
 }
 
+int stream_told(struct run *run, int r)
+{
+	if (r < 0)
+		(void)run_interrupt(run);
+	run_unref(run);
+	return r;
+}
+
 int stream_offset(struct http_req *req, uint64_t *ret, struct err *err)
 {
 	const char *text = http_header(req, "Last-Event-ID");

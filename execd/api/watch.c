@@ -65,14 +65,13 @@ int files_watch_get(struct http_req *req, struct err *err)
 {
 	struct execd *execd = http_app(req);
 	struct watch_spec spec = {.ready = ready, .wake = wake};
-	const char *given = http_query(req, "path"), *pattern = http_query(req, "pattern");
+	const char *given, *pattern = http_query(req, "pattern");
 	_cleanup_free_ char *path = NULL;
 	struct file_watch *f;
-	int r;
+	int r = query_need(req, "path", &given, err);
 
-	if (!given || !given[0])
-		return err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "missing query parameter 'path'");
-	r = path_canonical(given, &path, err);
+	if (r >= 0)
+		r = path_canonical(given, &path, err);
 	if (r >= 0)
 		r = query_bool(req, "recursive", &spec.recursive, err);
 	if (r < 0)

@@ -8,6 +8,7 @@
 
 #include "execd/isolated/layer.h"
 #include "execd/isolated/layer_mark.h"
+#include "lib/fs.h"
 
 #define PIECE_SIZE (64U << 10)
 
@@ -35,25 +36,6 @@ static int open_file(int dirfd, const char *name)
 	return -ESTALE;
 }
 
-/* Up to n bytes, fewer only at the end. */
-static ssize_t read_full(int fd, char *to, size_t n)
-{
-	size_t have = 0;
-
-	while (have < n) {
-		ssize_t r = read(fd, to + have, n - have);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return -errno;
-		if (r == 0)
-			break;
-		have += (size_t)r;
-	}
-	return (ssize_t)have;
-}
-
 static int same_bytes(const struct layer_view *view, const struct layer_entry *e)
 {
 	_cleanup_close_ int a = open_file(e->dirfd, e->name), b = open_file(e->below_dirfd, e->name);
@@ -67,8 +49,8 @@ static int same_bytes(const struct layer_view *view, const struct layer_entry *e
 	do {
 		if (view->cancel && atomic_load_explicit(view->cancel, memory_order_relaxed))
 			return -ECANCELED;
-		n = read_full(a, pieces, PIECE_SIZE);
-		m = read_full(b, pieces + PIECE_SIZE, PIECE_SIZE);
+		n = fs_read_full(a, pieces, PIECE_SIZE);
+		m = fs_read_full(b, pieces + PIECE_SIZE, PIECE_SIZE);
 		if (n < 0 || m < 0)
 			return (int)(n < 0 ? n : m);
 		if (n != m || memcmp(pieces, pieces + PIECE_SIZE, (size_t)n) != 0)

@@ -15,23 +15,19 @@
 
 #include "execd/inodes.h"
 #include "execd/isolated/layer_mark.h"
-#include "execd/tar.h"
+#include "execd/tar_out.h"
 
-#define READ_SIZE   (64U << 10)
 #define WORK_SIZE   (4U << 20) /* bytes read for one piece, however well they compress */
 #define RECORDS_MAX (TAR_HEADER_MAX - TAR_PATH_MAX)
 #define XATTR_KEY   "SCHILY.xattr."
 
 struct layer_tar {
 	struct layer_view view;
-	struct codec_out *codec;
+	struct tar_out tar;
 	uint64_t bytes_max, bytes;
 	struct layer_walk *walk; /* NULL before the first piece */
 	struct inodes links;
-	int fd; /* the file at hand */
-	uint64_t left;
-	size_t padding;
-	struct buf scratch, records;
+	struct buf records;
 	bool over;
 	atomic_bool cancelled;
 };
@@ -46,10 +42,8 @@ int layer_tar_new(const struct layer_view *view, enum codec codec, uint64_t byte
 	t->view = *view;
 	t->view.cancel = &t->cancelled;
 	t->bytes_max = bytes_max;
-	t->fd = -EBADF;
-	t->scratch = BUF_INIT(TAR_HEADER_MAX + READ_SIZE);
 	t->records = BUF_INIT(RECORDS_MAX);
-	r = codec_out_new(codec, &t->codec);
+	r = tar_out_init(&t->tar, codec);
 	if (r < 0) {
 		layer_tar_free(t);
 		return r;
@@ -62,11 +56,9 @@ void layer_tar_free(struct layer_tar *t)
 {
 	if (!t)
 		return;
-	fd_close(&t->fd);
+	tar_out_done(&t->tar);
 	layer_walk_free(t->walk);
-	codec_out_free(t->codec);
 	inodes_done(&t->links);
-	buf_done(&t->scratch);
 	buf_done(&t->records);
 	free(t);
 }
@@ -116,7 +108,6 @@ static int measure(struct layer_tar *t, struct err *err)
 	}
 	layer_walk_free(walk);
 	inodes_done(&t->links);
-	t->links = (struct inodes){0};
 	t->bytes = 0;
 	if (r >= 0)
 		r = layer_walk_new(&t->view, &t->walk);
@@ -125,14 +116,9 @@ static int measure(struct layer_tar *t, struct err *err)
 
 /* ---- entries ------------------------------------------------------------------------ */
 
-static int put(struct layer_tar *t, const struct tar_entry *e, struct buf *out, struct err *err)
+static int put(struct layer_tar *t, const struct tar_entry *e, int *fd, struct buf *out, struct err *err)
 {
-	int r;
-
-	buf_clear(&t->scratch);
-	r = tar_header(&t->scratch, e);
-	if (r >= 0)
-		r = codec_out_push(t->codec, t->scratch.data, t->scratch.len, false, out);
+	int r = tar_out_entry(&t->tar, e, fd, out);
 	return r < 0 ? layer_err(err, -r, e->path, "write its tar header") : 0;
 }
 
@@ -154,6 +140,7 @@ static int put_whiteout(struct layer_tar *t, const struct layer_entry *e, const 
 {
 	_cleanup_buf_ struct buf path = BUF_INIT(LAYER_PATH_MAX + NAME_MAX);
 	struct tar_entry whiteout = {.type = TAR_FILE, .link = ""};
+	int none = -EBADF;
 
 	/* name NULL: of the entry itself; else a file in the directory the entry is. */
 	if (!name) {
@@ -166,7 +153,7 @@ static int put_whiteout(struct layer_tar *t, const struct layer_entry *e, const 
 	whiteout.path = buf_cstr(&path);
 	if (!whiteout.path)
 		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "diff");
-	return put(t, &whiteout, out, err);
+	return put(t, &whiteout, &none, out, err);
 }
 
 /* 1: worth an entry; *fd is open for a file with content. */
@@ -236,13 +223,7 @@ static int put_entry(struct layer_tar *t, const struct layer_entry *e, struct bu
 	if (te.size > t->bytes_max || t->bytes > t->bytes_max - te.size)
 		return too_large(t, err);
 	t->bytes += te.size;
-	r = put(t, &te, out, err);
-	if (r >= 0 && te.type == TAR_FILE) {
-		t->fd = TAKE_FD(fd);
-		t->left = te.size;
-		t->padding = tar_padding(te.size);
-	}
-	return r;
+	return put(t, &te, &fd, out, err);
 }
 
 static int next_entry(struct layer_tar *t, struct buf *out, struct err *err)
@@ -255,10 +236,7 @@ static int next_entry(struct layer_tar *t, struct buf *out, struct err *err)
 		return r;
 	if (r == 0) {
 		t->over = true;
-		buf_clear(&t->scratch);
-		r = tar_trailer(&t->scratch);
-		if (r >= 0)
-			r = codec_out_push(t->codec, t->scratch.data, t->scratch.len, true, out);
+		r = tar_out_end(&t->tar, out);
 		return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "diff") : 0;
 	}
 	if (e.leave)
@@ -280,36 +258,10 @@ static int next_entry(struct layer_tar *t, struct buf *out, struct err *err)
 	return r;
 }
 
-/* The next bytes of the file at hand; *done counts them. */
 static int next_bytes(struct layer_tar *t, struct buf *out, size_t *done, struct err *err)
 {
-	size_t want = (size_t)MIN(t->left, (uint64_t)READ_SIZE);
-	ssize_t n = 0;
-	int r;
-
-	buf_clear(&t->scratch);
-	r = buf_reserve(&t->scratch, READ_SIZE + TAR_BLOCK);
-	while (r >= 0 && want > 0) {
-		n = read(t->fd, t->scratch.data, want);
-		if (n >= 0 || errno != EINTR)
-			break;
-	}
-	if (r >= 0 && n <= 0 && want > 0) {
-		/* Shorter than it was: the size is promised. */
-		memset(t->scratch.data, 0, want);
-		n = (ssize_t)want;
-	}
-	if (r >= 0) {
-		t->left -= (uint64_t)n;
-		*done += (size_t)n;
-		if (t->left == 0) {
-			memset(t->scratch.data + n, 0, t->padding);
-			n += (ssize_t)t->padding;
-			fd_close(&t->fd);
-		}
-		r = codec_out_push(t->codec, t->scratch.data, (size_t)n, false, out);
-	}
-	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "diff") : 0;
+	int r = tar_out_content(&t->tar, out, done);
+	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "diff: read a file") : 0;
 }
 
 int layer_tar_next(struct layer_tar *t, struct buf *out, struct err *err)
@@ -324,7 +276,7 @@ int layer_tar_next(struct layer_tar *t, struct buf *out, struct err *err)
 			return err_set(err, ERR_UNAVAILABLE, "RUNTIME_ERROR", ECANCELED, "cancelled");
 		/* A directory of empty files is work, too. */
 		done += TAR_BLOCK;
-		r = t->fd >= 0 ? next_bytes(t, out, &done, err) : next_entry(t, out, err);
+		r = tar_out_within(&t->tar) ? next_bytes(t, out, &done, err) : next_entry(t, out, err);
 	}
 	return r < 0 ? r : t->over;
 }

@@ -14,6 +14,7 @@
 #include "execd/execd.h"
 #include "lib/fs.h"
 #include "lib/log.h"
+#include "lib/removal.h"
 
 #define OVERLAYFS_MAGIC 0x794c7630
 
@@ -24,40 +25,6 @@ struct stack_root {
 	int lock_fd;  /* of dir, locked */
 	char problem[256];
 };
-
-/* ---- removing ------------------------------------------------------------- */
-
-struct removal {
-	struct pool_job job;
-	char *path;
-};
-
-static void removal_run(struct pool_job *job)
-{
-	(void)fs_remove_tree(AT_FDCWD, container_of(job, struct removal, job)->path);
-}
-
-static void removal_done(struct pool_job *job)
-{
-	struct removal *r = container_of(job, struct removal, job);
-	free(r->path);
-	free(r);
-}
-
-/* Consumes path. What is not removed now is when the agent ends, or by the next one. */
-static void remove_later(struct pool *pool, char *path)
-{
-	struct removal *r = calloc(1, sizeof(*r));
-	if (r) {
-		r->path = path;
-		r->job.run = removal_run;
-		r->job.done = removal_done;
-		if (pool_submit(pool, &r->job) >= 0)
-			return;
-	}
-	free(r);
-	free(path);
-}
 
 /* ---- the root ---------------------------------------------------------------- */
 
@@ -72,7 +39,7 @@ static void remove_stale(const struct stack_root *root)
 			continue;
 		_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (strcmp(path, root->dir) != 0 && fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-			remove_later(root->execd->pool, TAKE_PTR(path));
+			(void)remove_later(root->execd->pool, path);
 		free(path);
 	}
 	if (dir)
@@ -229,6 +196,8 @@ void stacks_done(struct stacks *s)
 		free(s->paths[i]);
 		s->paths[i] = NULL;
 	}
+	/* What is not removed now is when the agent ends, or by the next one. */
 	if (s->dir)
-		remove_later(s->root->execd->pool, TAKE_PTR(s->dir));
+		(void)remove_later(s->root->execd->pool, s->dir);
+	free(TAKE_PTR(s->dir));
 }

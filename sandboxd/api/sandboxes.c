@@ -16,12 +16,6 @@
 
 /* ---- rows -------------------------------------------------------------------- */
 
-static void key_raw(struct jw *w, const char *key, const char *json)
-{
-	jw_key(w, key);
-	jw_raw(w, json, strlen(json));
-}
-
 void write_sandbox(struct jw *w, const struct record *row, bool full)
 {
 	jw_obj_begin(w);
@@ -36,14 +30,14 @@ void write_sandbox(struct jw *w, const struct record *row, bool full)
 		jw_obj_end(w);
 	}
 	if (row->platform)
-		key_raw(w, "platform", row->platform);
-	key_raw(w, "metadata", row->metadata);
-	key_raw(w, "entrypoint", row->entrypoint);
+		jw_kraw(w, "platform", row->platform);
+	jw_kraw(w, "metadata", row->metadata);
+	jw_kraw(w, "entrypoint", row->entrypoint);
 	if (row->expires_ms)
 		write_time(w, "expiresAt", row->expires_ms);
 	write_time(w, "createdAt", row->created_ms);
 	if (full && row->timing)
-		key_raw(w, "timing", row->timing);
+		jw_kraw(w, "timing", row->timing);
 	jw_obj_end(w);
 }
 

@@ -13,6 +13,7 @@
 #include "lib/fs.h"
 #include "lib/log.h"
 #include "lib/random.h"
+#include "lib/removal.h"
 #include "lib/sha256.h"
 #include "sandboxd/agent.h"
 #include "sandboxd/docker/box.h"
@@ -117,24 +118,9 @@ static bool agent_used(const json_t *containers, const char *name)
 	return false;
 }
 
-struct cleaning {
-	struct pool_job job;
-	char path[PATH_MAX + 256];
-};
-
-/* Worker thread. */
-static void run_cleaning(struct pool_job *job)
-{
-	(void)fs_remove_tree(AT_FDCWD, container_of(job, struct cleaning, job)->path);
-}
-
-static void on_cleaned(struct pool_job *job)
-{
-	free(container_of(job, struct cleaning, job));
-}
-
 void docker_agents_clean(struct docker *d, const json_t *containers)
 {
+	char path[PATH_MAX + 256];
 	DIR *dir = opendir(d->agents);
 	struct dirent *e;
 
@@ -142,13 +128,8 @@ void docker_agents_clean(struct docker *d, const json_t *containers)
 		if (e->d_name[0] == '.' || strcmp(e->d_name, d->agent) == 0 ||
 		    agent_used(containers, e->d_name))
 			continue;
-		struct cleaning *c = calloc(1, sizeof(*c));
-		if (!c)
-			break;
-		c->job = (struct pool_job){.run = run_cleaning, .done = on_cleaned};
-		(void)snprintf(c->path, sizeof(c->path), "%s/%s", d->agents, e->d_name);
-		if (pool_submit(d->env.pool, &c->job) < 0)
-			free(c);
+		(void)snprintf(path, sizeof(path), "%s/%s", d->agents, e->d_name);
+		(void)remove_later(d->env.pool, path);
 	}
 	if (dir)
 		(void)closedir(dir);

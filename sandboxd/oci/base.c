@@ -16,6 +16,7 @@
 #include "lib/fs.h"
 #include "lib/log.h"
 #include "lib/random.h"
+#include "lib/removal.h"
 #include "sandboxd/oci/box.h"
 #include "sandboxd/oci/enter.h"
 
@@ -57,37 +58,18 @@ static void image_path(const struct bases *all, const char *name, char out[PATH_
 
 /* ---- removing ------------------------------------------------------------------------ */
 
-struct removal {
-	struct pool_job job;
-	char path[PATH_MAX];
-};
-
-static void run_removal(struct pool_job *job)
-{
-	(void)fs_remove_tree(AT_FDCWD, container_of(job, struct removal, job)->path);
-}
-
-static void on_removal(struct pool_job *job)
-{
-	free(container_of(job, struct removal, job));
-}
-
 /* Under its name it is whole or not there; what a removal leaves, the next start removes. */
 static void remove_image(struct bases *all, struct base *base)
 {
-	char path[PATH_MAX], name[RANDOM_DIGITS + 1], dead[RANDOM_DIGITS + 8];
-	struct removal *x = calloc(1, sizeof(*x));
+	char path[PATH_MAX], gone[PATH_MAX], name[RANDOM_DIGITS + 1], dead[RANDOM_DIGITS + 8];
 
 	log_info("image %s: nobody uses it, removed", base->name);
 	image_path(all, base->name, path);
 	base_free(base);
-	if (!x)
-		return;
 	(void)snprintf(dead, sizeof(dead), "tmp.%s", random_hex(name, RANDOM_DIGITS));
-	image_path(all, dead, x->path);
-	x->job = (struct pool_job){.run = run_removal, .done = on_removal};
-	if (rename(path, x->path) < 0 || pool_submit(all->oci->env.pool, &x->job) < 0)
-		free(x);
+	image_path(all, dead, gone);
+	if (rename(path, gone) == 0)
+		(void)remove_later(all->oci->env.pool, gone);
 }
 
 static void set_sweep(struct bases *all)

@@ -15,6 +15,7 @@
 #include "lib/fs.h"
 #include "lib/log.h"
 #include "lib/random.h"
+#include "lib/removal.h"
 
 #define GONE_PREFIX ".gone-"
 
@@ -153,32 +154,12 @@ static bool in_use(struct oci *oci, const char *name)
 
 /* ---- the end ------------------------------------------------------------------------ */
 
-struct removal {
-	struct pool_job job;
-	char path[PATH_MAX];
-};
-
-static void run_removal(struct pool_job *job)
-{
-	(void)fs_remove_tree(AT_FDCWD, container_of(job, struct removal, job)->path);
-}
-
-static void on_removal(struct pool_job *job)
-{
-	free(container_of(job, struct removal, job));
-}
-
 /* What cannot be removed now is removed at the next start. */
-static void remove_later(const struct oci *oci, const char *gone)
+static void remove_gone(const struct oci *oci, const char *gone)
 {
-	struct removal *x = calloc(1, sizeof(*x));
-	if (!x)
-		return;
-	x->job = (struct pool_job){.run = run_removal, .done = on_removal};
-	if (snprintf(x->path, sizeof(x->path), "%s/volumes/%s", oci->config->state_dir, gone) >=
-		    (int)sizeof(x->path) ||
-	    pool_submit(oci->env.pool, &x->job) < 0)
-		free(x);
+	char path[PATH_MAX];
+	if (snprintf(path, sizeof(path), "%s/volumes/%s", oci->config->state_dir, gone) < (int)sizeof(path))
+		(void)remove_later(oci->env.pool, path);
 }
 
 static void remove_unused(struct oci *oci, int store, const char *name)
@@ -194,7 +175,7 @@ static void remove_unused(struct oci *oci, int store, const char *name)
 		return;
 	}
 	log_info("volume %s: removed with the last sandbox that used it", name);
-	remove_later(oci, gone);
+	remove_gone(oci, gone);
 }
 
 void named_release(struct oci_box *b)
@@ -220,7 +201,7 @@ void named_clean(struct oci *oci)
 
 	while (d && (e = readdir(d)))
 		if (strncmp(e->d_name, GONE_PREFIX, strlen(GONE_PREFIX)) == 0)
-			remove_later(oci, e->d_name);
+			remove_gone(oci, e->d_name);
 		else if (e->d_name[0] != '.')
 			remove_unused(oci, store, e->d_name);
 	if (d)
