@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -41,6 +42,48 @@ def children(pid="self"):
         except (FileNotFoundError, ProcessLookupError):  # that thread has ended
             continue
     return found
+
+
+def process_ended(pid):
+    """Waits for the end of any process; our own (an orphan of a daemon that was killed) is collected too."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        assert poll.poll(END_TIMEOUT_S * 1000), f"process {pid} lives on"
+        if pid in children():
+            os.waitpid(pid, 0)
+    finally:
+        os.close(pidfd)
+
+
+def accept_each(listener, serve):
+    """serve(connection) on a thread of its own for each connection, until the listener is closed."""
+
+    def accept():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    return thread
+
+
+def read_head(connection):
+    """The head of an HTTP message from a socket, and what has come behind it."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        assert piece, data
+        data += piece
+    return data.split(b"\r\n\r\n", 1)
 
 
 def events(response):

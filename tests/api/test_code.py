@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from code_cells import Cell, Context, create, fork, gate, hold, release, wait_for_end
+from code_cells import Cell, Context, create, gate, hold, release, wait_for_end
 from daemon import ROOT, children, events
 
 

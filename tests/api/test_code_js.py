@@ -2,13 +2,11 @@
 
 import json
 import os
-import select
-import signal
 import threading
 
 import pytest
 
-from code_cells import Cell, Context, create, gate, hold, release, wait_for_end, stop
+from code_cells import Context, create, gate, hold, release, wait_for_end, stop
 from daemon import events
 
 

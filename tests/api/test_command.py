@@ -3,32 +3,20 @@
 import hashlib
 import json
 import os
-import select
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Semaphore
 
 import httpx
 import pytest
 
-from daemon import TOKEN, Execd, events
+from commands import last, running, text
+from daemon import TOKEN, Execd, events, process_ended
 
 CURSOR = "EXECD-COMMANDS-TAIL-CURSOR"
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="changing the user needs root")
-
-
-def text(evs, kind="stdout"):
-    return [event["text"] for event in evs if event["type"] == kind]
-
-
-def last(evs):
-    """The one terminal event, which must be the last."""
-    terminal = [event for event in evs if event["type"] in ("execution_complete", "error")]
-    assert len(terminal) == 1 and evs[-1] is terminal[0], evs
-    return terminal[0]
 
 
 def status(execd, command_id):
@@ -60,32 +48,6 @@ def refused(execd, body, code=400, **request):
     return response.json()["message"]
 
 
-class Running:
-    """A command whose stream is open."""
-
-    def __init__(self, execd, response):
-        self.execd, self.events = execd, events(response)
-        first = next(self.events)
-        assert first["type"] == "init"
-        self.id = first["text"]
-
-    def line(self):
-        """The next line of output."""
-        for event in self.events:
-            if event["type"] in ("stdout", "stderr"):
-                return event["text"]
-        raise AssertionError("the stream has ended")
-
-    def rest(self):
-        return [event for event in self.events if event["type"] != "ping"]
-
-
-@contextmanager
-def running(execd, command, **fields):
-    with execd.stream("POST", "/command", json={"command": command, **fields}) as response:
-        yield Running(execd, response)
-
-
 @pytest.fixture
 def fifo(tmp_path):
     """fifo(name): a path; whoever opens it waits for the other side."""
@@ -96,20 +58,6 @@ def fifo(tmp_path):
         return tmp_path / name
 
     return make
-
-
-def wait_for_end(pid):
-    """Fails when the process does not end."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        assert poll.poll(20000), f"process {pid} does not end"
-    finally:
-        os.close(pidfd)
 
 
 def descriptors(execd):
@@ -276,7 +224,7 @@ def test_timeout_kills_the_whole_tree(execd):
         end = last(command.rest())
     assert end["type"] == "error"
     for pid in pids:
-        wait_for_end(pid)
+        process_ended(pid)
     now = ended(execd, command.id)
     assert (now["running"], now["exit_code"]) == (False, -1)
     assert (now["end"]["reason"], now["end"]["signal"]) == ("timeout", "SIGKILL")
@@ -286,7 +234,7 @@ def test_timeout_of_a_background_command(execd, fifo):
     started = fifo("started")
     evs = execd.run(f"echo $$ >{started}; exec sleep 1000", background=True, timeout=500)
     assert [event["type"] for event in evs] == ["init", "execution_complete"]
-    wait_for_end(int(started.read_text()))
+    process_ended(int(started.read_text()))
     assert ended(execd, evs[0]["text"])["end"]["reason"] == "timeout"
 
 
@@ -309,7 +257,7 @@ def test_interrupt(execd):
     assert now["running"] is False
     assert (now["end"]["reason"], now["end"]["signal"]) == ("interrupted", "SIGTERM")
     for pid in pids:
-        wait_for_end(pid)
+        process_ended(pid)
     assert execd.http.delete("/command", params={"id": command.id}).status_code == 409
 
 
@@ -341,7 +289,7 @@ def test_interrupt_of_a_command_that_will_not_hear(execd):
         assert execd.http.delete("/command", params={"id": command.id}).status_code == 200
         command.rest()
     for pid in pids:
-        wait_for_end(pid)
+        process_ended(pid)
     end = ended(execd, command.id)["end"]
     assert (end["reason"], end["signal"]) == ("interrupted", "SIGKILL")
 
@@ -351,7 +299,7 @@ def test_interrupt_finishes_what_outlives_the_shell(execd):
     with running(execd, "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1000; done' & wait") as command:
         pid = int(command.line())
         assert execd.http.delete("/command", params={"id": command.id}).status_code == 200
-    wait_for_end(pid)
+    process_ended(pid)
 
 
 def test_a_client_that_vanishes_harms_nothing(execd, fifo, tmp_path):
@@ -371,7 +319,7 @@ def test_a_client_that_vanishes_harms_nothing(execd, fifo, tmp_path):
     client.close()
     assert execd.http.get("/ping").status_code == 200
     gate.write_text("go\n")
-    wait_for_end(int(done.read_text()))
+    process_ended(int(done.read_text()))
     assert ended(execd, command_id)["exit_code"] == 0
     assert logs(execd, command_id)[0].endswith(b"199999\n200000\n")
     after = descriptors(execd)
@@ -396,7 +344,7 @@ def test_background(execd, fifo):
     assert logs(execd, command_id) == (b"/dev/null\n", 10)
     assert logs(execd, command_id, 10) == (b"", 10)
     gate.write_text("go\n")
-    wait_for_end(pid)
+    process_ended(pid)
     now = ended(execd, command_id)
     assert (now["running"], now["exit_code"], now["error"]) == (False, 4, "exit status 4")
     content, cursor = logs(execd, command_id, 10)
@@ -649,6 +597,6 @@ def test_the_end_of_the_agent_is_the_end_of_its_commands(start_execd):
             assert last(evs)["type"] == "error"
             assert last(stubborn.rest())["type"] == "error"
     for pid in pids:
-        wait_for_end(pid)
+        process_ended(pid)
     assert execd.process.wait(30) == 0
     execd.expect_exit = None

@@ -6,11 +6,11 @@ import select
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from commands import last, running, text
 from daemon import TOKEN, events
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="cgroups and users need root")
@@ -44,38 +44,6 @@ def cgroups_left(execd):
     """Those of this agent's commands."""
     ids = {item["id"] for item in execd.http.get("/command").json()["items"]}
     return [path for path in cgroups() if path.name.removeprefix("execd.").rpartition("-")[0] in ids]
-
-
-def last(evs):
-    assert evs[-1]["type"] in ("execution_complete", "error"), evs
-    return evs[-1]
-
-
-def text(evs, kind="stdout"):
-    return [event["text"] for event in evs if event["type"] == kind]
-
-
-class Running:
-    def __init__(self, execd, response):
-        self.execd, self.events = execd, events(response)
-        self.init = next(self.events)
-        self.id = self.init["text"]
-
-    def line(self):
-        for event in self.events:
-            if event["type"] in ("stdout", "stderr"):
-                return event["text"]
-        raise AssertionError("the stream has ended")
-
-    def rest(self):
-        return [event for event in self.events if event["type"] != "ping"]
-
-
-@contextmanager
-def running(execd, command=None, **fields):
-    body = fields if command is None else {"command": command, **fields}
-    with execd.stream("POST", "/command", json=body) as response:
-        yield Running(execd, response)
 
 
 def start(execd, command, **fields):

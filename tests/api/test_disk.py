@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon import END_TIMEOUT_S
-from test_lifecycle import body, create, crash, delete, get, nothing_left, refusal, running, sh, wait
+from test_lifecycle import body, crash, create, delete, get, nothing_left, refusal, running, sh, snapshot_of, wait
+from test_lifecycle_snapshot import restore
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -68,14 +68,10 @@ def test_no_more_than_is_used(sandboxd):
 def test_a_limited_snapshot(sandboxd):
     id = running(sandboxd, resourceLimits={"disk": "64Mi"})
     sh(sandboxd, id, "echo one >/root/file; rm /etc/hostname; echo two >/usr/local/bin/tool")
-    snapshot = sandboxd.http.post(f"/sandboxes/{id}/snapshots", json={}).json()["id"]
-    assert sandboxd.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+    snapshot = snapshot_of(sandboxd, id)
     delete(sandboxd, id)
     for limits in ({}, {"disk": "16Mi"}):
-        request = body(snapshotId=snapshot, resourceLimits=limits)
-        del request["image"]
-        restored = sandboxd.http.post("/sandboxes", json=request).json()["id"]
-        wait(sandboxd, restored, "Running")
+        restored = restore(sandboxd, snapshot, resourceLimits=limits)
         assert sh(sandboxd, restored, "cat /root/file /usr/local/bin/tool; ls /etc/hostname 2>/dev/null; echo x >/root/x") == "one\ntwo"
         delete(sandboxd, restored)
     no_loops(sandboxd)
@@ -90,8 +86,7 @@ def test_many_disks_and_a_crash(sandboxd, start_sandboxd):
     crash(sandboxd)
     second = start_sandboxd()
     assert len(loops(second)) == 6
-    snapshot = second.http.post(f"/sandboxes/{ids[0]}/snapshots", json={}).json()["id"]
-    assert second.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+    snapshot_of(second, ids[0])
     os.kill(pids[ids[1]], 9)
     assert wait(second, ids[1], "Failed")["status"]["reason"] == "container_lost"
     for id in ids:

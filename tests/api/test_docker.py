@@ -12,7 +12,7 @@ import pytest
 import dockerd
 from conftest import SANITIZED
 from daemon import END_TIMEOUT_S, SANDBOXD
-from test_lifecycle import agent, body, container_pid, crash, create, delete, endpoint, get, nothing_left, running, sh, wait
+from test_lifecycle import agent, body, container_pid, crash, create, delete, endpoint, get, nothing_left, running, sh, snapshot_of, wait
 from test_lifecycle_pool import pool, spares
 
 pytestmark = [
@@ -237,8 +237,7 @@ def test_a_lost_store_is_rebuilt(start_sandboxd):
     wait(first, ids[1], "Paused")
     before = [get(first, id) for id in ids]
     sh(first, ids[0], "echo kept >/root/file")
-    snapshot = first.http.post(f"/sandboxes/{ids[0]}/snapshots").json()["id"]
-    assert first.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+    snapshot = snapshot_of(first, ids[0])
     crash(first)
     for file in first.state.glob("sandboxd.db*"):
         file.unlink()

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import SANITIZED
 from daemon import END_TIMEOUT_S
-from test_lifecycle import body, create, crash, delete, get, running, sh, wait
+from test_lifecycle import body, crash, create, delete, get, running, sh, snapshot_of, wait
 from test_lifecycle_pool import pool, settings
 
 pytestmark = [
@@ -293,8 +293,7 @@ def test_a_claimed_one_is_rebuilt(start_sandboxd, runtime, tmp_path):
     id = running(first, metadata={"team": "red"})
     assert pool(first, started=2)["hits"] == 1
     sh(first, id, "echo kept >/root/file")
-    snapshot = first.http.post(f"/sandboxes/{id}/snapshots").json()["id"]
-    assert first.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+    snapshot = snapshot_of(first, id)
     crash(first)
     for file in first.state.glob("sandboxd.db*"):
         file.unlink()

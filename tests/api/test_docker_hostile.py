@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import END_TIMEOUT_S
+from daemon import END_TIMEOUT_S, accept_each
 from test_lifecycle import create, get, wait
 
 OK = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\n"
@@ -51,19 +51,11 @@ class Fake:
                 "NetworkSettings": {"Ports": {"44772/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(agent_port)}]}}})),
             (r"DELETE ", answer(204)),
         ]
-        threading.Thread(target=self.accept, daemon=True).start()
+        accept_each(self.listener, self.serve)
 
     def endless(self, first):
         yield first
         self.stop.wait(END_TIMEOUT_S)
-
-    def accept(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection):
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import SANITIZED
+from daemon import SANITIZED, read_head
 
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 MIB = 1 << 20
@@ -121,12 +121,8 @@ def upload_head(execd, framing):
 
 
 def status_of(connection):
-    reply = b""
-    while b"\r\n\r\n" not in reply:
-        piece = connection.recv(65536)
-        assert piece, reply
-        reply += piece
-    return int(reply.split()[1])
+    head, _ = read_head(connection)
+    return int(head.split()[1])
 
 
 def reset(connection):

@@ -8,7 +8,6 @@ import random
 import socket
 import subprocess
 import tarfile
-import threading
 
 import pytest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import BUILD, EXECD, Execd, events
+from daemon import BUILD, EXECD, events
 
 SESSION = "/v1/isolated/session"
 ATTACK = BUILD / "api/attack"

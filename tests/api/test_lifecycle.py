@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import stat
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon import END_TIMEOUT_S, KEY, SANDBOXD, children, events
+from daemon import END_TIMEOUT_S, KEY, SANDBOXD, children, events, process_ended
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -60,6 +59,13 @@ def delete(sandboxd, id):
     return wait(sandboxd, id, "Terminated")
 
 
+def snapshot_of(sandboxd, id):
+    """A snapshot that is Ready: the server answers at that moment."""
+    snapshot = sandboxd.http.post(f"/sandboxes/{id}/snapshots", json={}).json()["id"]
+    assert sandboxd.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+    return snapshot
+
+
 def endpoint(sandboxd, id, port=44772):
     response = sandboxd.http.get(f"/sandboxes/{id}/endpoints/{port}")
     assert response.status_code == 200, response.text
@@ -97,22 +103,6 @@ def nothing_left(sandboxd, *ids):
     assert os.listdir(sandboxd.state / "runtime") == []
     assert [group for id in ids for group in groups(id)] == []
     assert children(sandboxd.pid) == set(), "processes are left"
-
-
-def ended(pid):
-    """Waits for the end of any process; our own (an orphan of a daemon that was killed) is collected too."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        assert poll.poll(END_TIMEOUT_S * 1000), f"process {pid} lives on"
-        if pid in children():
-            os.waitpid(pid, 0)
-    finally:
-        os.close(pidfd)
 
 
 def crash(daemon):
@@ -456,7 +446,7 @@ def test_start_that_hangs(start_sandboxd, slow_runtime):
     pid = entered(slow_runtime)
     status = wait(sandboxd, id, "Failed")["status"]
     assert status["reason"] == "provision_timeout"
-    ended(pid)
+    process_ended(pid)
     delete(sandboxd, id)
     nothing_left(sandboxd, id)
 
@@ -543,7 +533,7 @@ def test_kill_and_adopt(start_sandboxd):
     assert httpx.get(f"http://{host}/ping", timeout=END_TIMEOUT_S).status_code == 200
     gone = container_pid(first, dies)
     os.kill(gone, signal.SIGKILL)
-    ended(gone)
+    process_ended(gone)
 
     second = start_sandboxd(state=first.state)
     assert get(second, lives)["status"]["state"] == "Running"
@@ -572,7 +562,7 @@ def test_delete_of_an_adopted_one(start_sandboxd):
     crash(first)
     second = start_sandboxd(state=first.state)
     delete(second, id)
-    ended(pid)
+    process_ended(pid)
     nothing_left(second, id)
 
 
@@ -581,7 +571,7 @@ def test_kill_during_start(start_sandboxd, slow_runtime):
     id = create(first)
     pid = entered(slow_runtime)
     crash(first)
-    ended(pid)  # a start does not go on behind the back of the next sandboxd
+    process_ended(pid)  # a start does not go on behind the back of the next sandboxd
     second = start_sandboxd(state=first.state)
     status = wait(second, id, "Failed")["status"]
     assert status["reason"] == "interrupted"
@@ -624,7 +614,7 @@ def test_leftovers_are_removed(start_sandboxd):
     for file in first.state.glob("sandboxd.db*"):
         file.unlink()
     second = start_sandboxd(state=first.state)
-    ended(pid)
+    process_ended(pid)
     other = running(second)
     delete(second, other)
     assert second.http.get(f"/sandboxes/{id}").status_code == 404
@@ -653,7 +643,7 @@ def test_kill_on_exit(start_sandboxd):
     sandboxd.process.terminate()
     assert sandboxd.process.wait(END_TIMEOUT_S) == 0
     sandboxd.expect_exit = None
-    ended(pid)
+    process_ended(pid)
     assert os.listdir(sandboxd.state / "sandboxes") == []
     assert [group for id in ids for group in groups(id)] == []
 

@@ -13,7 +13,7 @@ import pytest
 
 from daemon import BUILD, END_TIMEOUT_S, KEY, ROOT, children
 from images import Image, file, layer, shell
-from test_lifecycle import IMAGE, body, delete, get, groups, running, sh, wait
+from test_lifecycle import IMAGE, body, delete, get, groups, running, sh, snapshot_of, wait
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -165,8 +165,7 @@ class Restore(Create):
     def prepare(self, sandboxd):
         source = running(sandboxd)
         assert sh(sandboxd, source, "echo kept >/root/note") == ""
-        self.snapshot = sandboxd.http.post(f"/sandboxes/{source}/snapshots").json()["id"]
-        assert sandboxd.http.get(f"/snapshots/{self.snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+        self.snapshot = snapshot_of(sandboxd, source)
         self.source = source
 
     def request(self):
@@ -211,8 +210,7 @@ class Volume(Create):
 class Forget(Case):
     def prepare(self, sandboxd):
         super().prepare(sandboxd)
-        self.snapshot = sandboxd.http.post(f"/sandboxes/{self.ids[0]}/snapshots").json()["id"]
-        assert sandboxd.http.get(f"/snapshots/{self.snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+        self.snapshot = snapshot_of(sandboxd, self.ids[0])
 
     def do(self, sandboxd):
         assert sandboxd.http.delete(f"/snapshots/{self.snapshot}").status_code == 204
@@ -265,8 +263,7 @@ class Patch(Case):
 
 class Snapshot(Case):
     def do(self, sandboxd):
-        id = sandboxd.http.post(f"/sandboxes/{self.ids[0]}/snapshots").json()["id"]
-        assert sandboxd.http.get(f"/snapshots/{id}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+        snapshot_of(sandboxd, self.ids[0])
 
     def check(self, sandboxd, done):
         snapshots = all_of(sandboxd, "/snapshots")

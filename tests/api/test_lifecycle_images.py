@@ -14,7 +14,7 @@ import pytest
 
 from daemon import BUILD, ROOT
 from images import BUSYBOX, Image, Registry, file, layer, link, shell
-from test_lifecycle import crash, create, delete, get, nothing_left, running, sh, wait
+from test_lifecycle import crash, create, delete, get, nothing_left, running, sh, snapshot_of, wait
 
 pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root"),
@@ -374,8 +374,7 @@ def test_unused_images_go(tmp_path, start_sandboxd):
     roots = [("mine", f"oci:{tmp_path}/layout")]
     sandboxd = start_sandboxd(**config(tmp_path, roots, image_keep_seconds=1))
     id = running(sandboxd, image=named("mine"))
-    snapshot = sandboxd.http.post(f"/sandboxes/{id}/snapshots", json={}).json()["id"]
-    assert wait_snapshot(sandboxd, snapshot) == "Ready"
+    snapshot = snapshot_of(sandboxd, id)
     delete(sandboxd, id)
     # the snapshot stands on it
     copy = sandboxd.http.post("/sandboxes", json={"snapshotId": snapshot, "timeout": 600, "resourceLimits": {}})
@@ -415,14 +414,6 @@ def sparse_layer(size):
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     return bytes(header) + bytes(512) + bytes(1024)
-
-
-def wait_snapshot(sandboxd, id):
-    done = threading.Event()
-    while not done.wait(0.05):
-        state = sandboxd.http.get(f"/snapshots/{id}").json()["status"]["state"]
-        if state != "Creating":
-            return state
 
 
 def wait_log(sandboxd, words):

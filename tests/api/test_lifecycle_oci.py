@@ -9,19 +9,20 @@ import threading
 
 import pytest
 
+from daemon import process_ended
 from test_lifecycle import (
     body,
     container_pid,
     crash,
     create,
     delete,
-    ended,
     nothing_left,
     running,
     sh,
+    snapshot_of,
     wait,
 )
-from test_lifecycle_images import config, named, wait_snapshot
+from test_lifecycle_images import config, named
 
 from images import BUSYBOX, layer, shell
 
@@ -70,8 +71,7 @@ def test_life_with(tmp_path, start_sandboxd, program):
     wait(first, id, "Paused")
     assert first.http.post(f"/sandboxes/{id}/resume").status_code == 202
     wait(first, id, "Running")
-    snapshot = first.http.post(f"/sandboxes/{id}/snapshots", json={}).json()["id"]
-    assert wait_snapshot(first, snapshot) == "Ready"
+    snapshot = snapshot_of(first, id)
     crash(first)
 
     second = start_sandboxd(state=first.state, args=args)
@@ -83,7 +83,7 @@ def test_life_with(tmp_path, start_sandboxd, program):
     pid = container_pid(second, copy)
     os.kill(pid, 9)
     assert wait(second, copy, "Failed")["status"]["reason"] == "container_killed"
-    ended(pid)
+    process_ended(pid)
     exits = create(second, entrypoint=["sh", "-c", "echo last words; exit 3"])
     status = wait(second, exits, "Failed")["status"]
     assert "code 3" in status["message"] and "last words" in status["message"]
@@ -369,7 +369,7 @@ def test_runtime_that_does_not_delete(tmp_path, start_sandboxd, how):
     id = running(sandboxd)
     pid = container_pid(sandboxd, id)
     delete(sandboxd, id)
-    ended(pid)
+    process_ended(pid)
     assert os.listdir(sandboxd.state / "sandboxes") == []
     assert sandboxd.http.get("/health").status_code == 200
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 import httpx
 import pytest
 
-from daemon import END_TIMEOUT_S
-from test_lifecycle import agent, container_pid, crash, create, delete, endpoint, ended, get, nothing_left, running, sh, wait
+from daemon import END_TIMEOUT_S, process_ended
+from test_lifecycle import agent, container_pid, crash, create, delete, endpoint, get, nothing_left, running, sh, wait
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -207,4 +207,4 @@ def test_a_paused_one_outlives_the_server(start_sandboxd):
     assert post(second, id, "resume").status_code == 202
     assert httpx.get(f"http://{host}/ping", timeout=END_TIMEOUT_S).status_code == 200
     delete(second, id)
-    ended(pid)
+    process_ended(pid)

@@ -8,23 +8,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon import END_TIMEOUT_S, SANDBOXD
+from daemon import END_TIMEOUT_S, SANDBOXD, process_ended
 from test_lifecycle import (
     IMAGE,
-    body,
     container_pid,
     crash,
     create,
     delete,
     endpoint,
-    ended,
     entered,
     get,
     go,
     groups,
     running,
     sh,
-    slow_runtime,
     wait,
 )
 
@@ -217,7 +214,7 @@ def test_a_start_that_hangs(start_sandboxd, tmp_path, slow_runtime):
     sandboxd = start_sandboxd(env=settings(tmp_path, f'[pool]\n"{IMAGE}" = 1\n[sandboxd]\nprovision_timeout_seconds = 1\n'),
                               args=["--runtime", slow_runtime])
     first = entered(slow_runtime)
-    ended(first)  # given up
+    process_ended(first)  # given up
     entered(slow_runtime)
     assert "in time" in pool(sandboxd)["lastError"]
     go(slow_runtime)
@@ -234,7 +231,7 @@ def test_spares_end_with_their_server(pooled):
     old = spares(first)
     crash(first)
     for pid in pids:  # nobody has to come back for that
-        ended(pid)
+        process_ended(pid)
     second = pooled(2, state=first.state)
     stop(second)  # it ends when all is removed
     assert spares(second) == set()
@@ -253,7 +250,7 @@ def test_claimed_ones_are_adopted(pooled):
     assert sh(second, id, "echo $GIVEN") == "yes"
     pid = container_pid(second, id)
     delete(second, id)
-    ended(pid)
+    process_ended(pid)
 
 
 @pytest.mark.runtimes
@@ -264,7 +261,7 @@ def test_drained_at_the_end(pooled, how):
     pids = [container_pid(sandboxd, id) for id in ids]
     stop(sandboxd)
     for pid in pids:
-        ended(pid)
+        process_ended(pid)
     assert spares(sandboxd) == set()
     assert [group for id in ids for group in groups(id)] == []
 

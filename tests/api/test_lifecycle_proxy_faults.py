@@ -9,9 +9,9 @@ import threading
 import pytest
 from conftest import SANITIZED
 
-from daemon import END_TIMEOUT_S
+from daemon import END_TIMEOUT_S, read_head
 from test_lifecycle import container_pid, delete, running
-from test_proxy import Upstream, answer, read_all, upstream  # noqa: F401, a fixture
+from test_proxy import answer, read_all, upstream  # noqa: F401, a fixture
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -32,16 +32,6 @@ def request(sandboxd, head, body=b""):
     connection = sandboxd.raw()
     connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
     return connection
-
-
-def head_of(connection):
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = connection.recv(65536)
-        assert piece, data
-        data += piece
-    head, rest = data.split(b"\r\n\r\n", 1)
-    return head, rest
 
 
 def test_as_it_was_sent(place, upstream):
@@ -69,7 +59,7 @@ def test_an_upgrade_that_is_refused(place, upstream):
     up = upstream(answer(b"not here", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 8\r\n\r\n"))
     with request(sandboxd, f"GET {path(id, up)} HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: Upgrade\n"
                  "Sec-WebSocket-Key: k\nSec-WebSocket-Version: 13") as connection:  # fmt: skip
-        head, body = head_of(connection)
+        head, body = read_head(connection)
         while len(body) < 8:
             body += connection.recv(100)
         assert head.startswith(b"HTTP/1.1 403 ") and body == b"not here"
@@ -100,7 +90,7 @@ def test_half_closed(place, upstream):
         closed.set()
         assert read_all(connection).endswith(b"you said body")
     with request(sandboxd, f"GET {path(id, up)} HTTP/1.1\nHost: x\nUpgrade: raw\nConnection: Upgrade", b"one ") as connection:
-        assert head_of(connection)[0].startswith(b"HTTP/1.1 101 ")
+        assert read_head(connection)[0].startswith(b"HTTP/1.1 101 ")
         connection.sendall(b"two")
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection) == b"you said one two"
@@ -133,7 +123,7 @@ def test_the_agent_goes_in_the_middle(place, upstream):
     }
     for _ in CUTS:
         assert here.acquire(timeout=END_TIMEOUT_S)
-    begun = {kind: head_of(connection) for kind, connection in connections.items() if kind != "waiting"}
+    begun = {kind: read_head(connection) for kind, connection in connections.items() if kind != "waiting"}
     os.kill(container_pid(sandboxd, id), signal.SIGKILL)
     for kind, connection in connections.items():
         with connection:
@@ -192,7 +182,7 @@ def test_bodies_cost_a_bounded_buffer(place, upstream):
     with request(sandboxd, f"GET {path(id, up)} HTTP/1.1\nHost: x\nConnection: close") as connection:
         assert full.wait(END_TIMEOUT_S), "all of it went somewhere"
         assert sandboxd.http.get("/health").status_code == 200
-        head, rest = head_of(connection)
+        head, rest = read_head(connection)
         n, digest = len(rest), hashlib.sha256(rest)
         while piece := connection.recv(1 << 20):
             n += len(piece)

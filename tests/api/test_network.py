@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import END_TIMEOUT_S, KEY, SANDBOXD, events
-from test_lifecycle import body, crash, create, delete, get, nothing_left, wait
+from daemon import END_TIMEOUT_S, SANDBOXD, events
+from test_lifecycle import body, crash, create, delete, get, nothing_left, snapshot_of, wait
+from test_lifecycle_snapshot import restore
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -236,12 +237,8 @@ def test_a_snapshot_has_an_address_of_its_own(house, start):
     sandboxd = start()
     id = running(sandboxd)
     sh(sandboxd, id, "rm /etc/resolv.conf /etc/hosts; ln -s /etc/made /etc/hosts; ln -s /../made /etc/resolv.conf")
-    snapshot = sandboxd.http.post(f"/sandboxes/{id}/snapshots", json={}).json()["id"]
-    assert sandboxd.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
-    request = body(snapshotId=snapshot)
-    del request["image"]
-    restored = sandboxd.http.post("/sandboxes", json=request).json()["id"]
-    wait(sandboxd, restored, "Running")
+    snapshot = snapshot_of(sandboxd, id)
+    restored = restore(sandboxd, snapshot)
     own = address(sandboxd, restored)
     assert own != address(sandboxd, id)
     assert own in sh(sandboxd, restored, "cat /etc/hosts")

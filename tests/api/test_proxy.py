@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from daemon import TOKEN
+from daemon import TOKEN, accept_each
 
 
 class Upstream:
@@ -19,16 +19,7 @@ class Upstream:
         self.port = self.listener.getsockname()[1]
         self.heads = []
         self.handle = handle
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
-
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+        self.thread = accept_each(self.listener, self.talk)
 
     def talk(self, connection):
         with connection:

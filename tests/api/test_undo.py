@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 
 from layers import call, create, good, run, text, tree, workspace  # noqa: F401
 

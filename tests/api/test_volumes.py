@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from daemon import END_TIMEOUT_S
-from test_lifecycle import body, crash, create, delete, nothing_left, running, sh, wait
+from test_lifecycle import body, crash, create, delete, nothing_left, running, sh, snapshot_of, wait
+from test_lifecycle_snapshot import restore
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -211,12 +212,8 @@ def test_ephemeral_volume_after_a_crash(configured):
 def test_a_snapshot_leaves_volumes_out(sandboxd, data):
     id = running(sandboxd, volumes=[host(data, "/m"), named("c", "/n", "w")])
     sh(sandboxd, id, "touch /m/x /n/y /root/z")
-    snapshot = sandboxd.http.post(f"/sandboxes/{id}/snapshots", json={}).json()["id"]
-    assert sandboxd.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
-    request = body(snapshotId=snapshot)
-    del request["image"]
-    restored = sandboxd.http.post("/sandboxes", json=request).json()["id"]
-    wait(sandboxd, restored, "Running")
+    snapshot = snapshot_of(sandboxd, id)
+    restored = restore(sandboxd, snapshot)
     assert sh(sandboxd, restored, "ls /root /m /n") == "/m:\n\n/n:\n\n/root:\nz"
 
 
@@ -270,8 +267,7 @@ def test_links_planted_in_a_snapshot(sandboxd):
     """The place of a mount is looked up within the image."""
     id = running(sandboxd)
     sh(sandboxd, id, "ln -s /etc/made /to-etc; ln -s ../../../../../tmp /up; ln -s /.execd /agent; ln -s /srv /srv-link")
-    snapshot = sandboxd.http.post(f"/sandboxes/{id}/snapshots", json={}).json()["id"]
-    assert sandboxd.http.get(f"/snapshots/{snapshot}", params={"wait": ""}).json()["status"]["state"] == "Ready"
+    snapshot = snapshot_of(sandboxd, id)
 
     def restore(*volumes):
         request = body(snapshotId=snapshot, volumes=list(volumes))

@@ -652,7 +652,7 @@ def vanish(client, rng):
         folder.mkdir()
         body = upload(client)  # an end alone
         if way == "upload":
-            head = f"POST /files/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 900000\r\n"
+            head = "POST /files/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 900000\r\n"
             body = f'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{{"path": "{folder}/x"}}\r\n--b\r\n'
             body = body.encode() + b'Content-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + rng.randbytes(200_000)
         else:
@@ -663,7 +663,7 @@ def vanish(client, rng):
     else:
         body = b""
         head = {
-            "head": f"POST /command HTTP/1.1\r\nContent-Length: 1000\r\n",
+            "head": "POST /command HTTP/1.1\r\nContent-Length: 1000\r\n",
             "download": f"GET /files/download?path={client.blob} HTTP/1.1\r\n",
             "proxy": f"POST /proxy/{client.echo_port}/x HTTP/1.1\r\nContent-Length: 1000\r\n",
             "half": "GET /ping HTTP/1.1\r\n",
