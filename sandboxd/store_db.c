@@ -114,14 +114,36 @@ static const char schema_3[] = "DROP INDEX sandboxes_created;"
 
 /* ---- errors ----------------------------------------------------------- */
 
+/* Never ENOENT, EEXIST or ESTALE: of those a row is said not to be there, or to be there, or to be another.
+ */
+static int errno_of(sqlite3 *db)
+{
+	int system = sqlite3_system_errno(db);
+
+	switch (sqlite3_errcode(db) & 0xff) {
+	case SQLITE_FULL:
+		return ENOSPC;
+	case SQLITE_NOMEM:
+		return ENOMEM;
+	case SQLITE_BUSY:
+		return EAGAIN;
+	case SQLITE_IOERR:
+	case SQLITE_CANTOPEN:
+		return system == ENOSPC || system == EDQUOT || system == EMFILE || system == ENFILE ? system
+												    : EIO;
+	default:
+		return EIO;
+	}
+}
+
 int store_err(struct store *s, struct err *err, const char *what)
 {
-	int code = sqlite3_errcode(s->db);
-	bool full = code == SQLITE_FULL || code == SQLITE_IOERR;
-	int errnum = full ? ENOSPC : EIO;
+	int errnum = errno_of(s->db);
+	bool full = errnum == ENOSPC || errnum == EDQUOT;
+	enum err_kind kind = full ? ERR_STORAGE : errnum == EIO ? ERR_INTERNAL : ERR_UNAVAILABLE;
 
-	return err_set(err, full ? ERR_STORAGE : ERR_INTERNAL, "STORE_ERROR", errnum, "store: %s: %s", what,
-		       sqlite3_errmsg(s->db));
+	return err_set(err, kind, "STORE_ERROR", errnum, "store: %s: %s%s", what, sqlite3_errmsg(s->db),
+		       full ? ": no space is left for it" : "");
 }
 
 /* ---- statements -------------------------------------------------------- */
