@@ -327,6 +327,33 @@ int diagnostics_events(struct http_req *req, struct err *err)
 	return scoped(req, "events", collect_events, err);
 }
 
+static int render_context(const struct record *row, void *arg)
+{
+	struct jw w = JW_INIT(arg);
+
+	jw_obj_begin(&w);
+	jw_kstr(&w, "sandboxId", row->id);
+	jw_kstr(&w, "state", sandbox_state_name(row->state));
+	jw_kstr(&w, "backendType", row->runtime);
+	jw_key(&w, "backendIdentifiers");
+	jw_obj_begin(&w);
+	if (row->handle)
+		jw_kstr(&w, "handle", row->handle);
+	jw_obj_end(&w);
+	jw_obj_end(&w);
+	return 0;
+}
+
+/* Who runs it, and what it is called there. */
+int diagnostics_context(struct http_req *req, struct err *err)
+{
+	const struct lifecycle *l = http_app(req);
+	_cleanup_buf_ struct buf b = BUF_INIT(ROW_MAX);
+
+	int e = store_get(sandboxes_store(l->sandboxes), http_param(req, "id"), render_context, &b, err);
+	return e < 0 ? e : reply_rows(req, &b, err);
+}
+
 int diagnostics_inspect(struct http_req *req, struct err *err)
 {
 	return diagnose(req, "inspect", NULL, collect_inspect, err);

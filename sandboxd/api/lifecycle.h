@@ -26,8 +26,9 @@ int lifecycle_authorize(struct http_req *req, struct err *err);
 
 http_handler_fn health_get, sandboxes_get, sandboxes_post, sandbox_get, sandbox_delete, sandbox_renew,
 	endpoint_get, sandbox_patch_metadata, sandbox_pause, sandbox_resume, diagnostics_logs,
-	diagnostics_events, diagnostics_inspect, diagnostics_summary, docs_get, openapi_get, snapshots_get,
-	snapshot_get, snapshot_post, snapshot_delete, pool_get, server_proxy_any, signed_any;
+	diagnostics_events, diagnostics_context, diagnostics_inspect, diagnostics_summary, docs_get,
+	openapi_get, snapshots_get, snapshot_get, snapshot_post, snapshot_delete, pool_get, server_proxy_any,
+	signed_any;
 
 /*
  * A CreateSandboxRequest, checked field by field. ret borrows from body, and

@@ -25,6 +25,7 @@ const struct http_route lifecycle_routes[] = {
 	ROUTE("PATCH", "/sandboxes/{id}/metadata", sandbox_patch_metadata, .body = HTTP_BODY_JSON),
 	ROUTE("GET", "/sandboxes/{id}/diagnostics/logs", diagnostics_logs),
 	ROUTE("GET", "/sandboxes/{id}/diagnostics/events", diagnostics_events),
+	ROUTE("GET", "/sandboxes/{id}/diagnostics/context", diagnostics_context),
 	ROUTE("GET", "/sandboxes/{id}/diagnostics/inspect", diagnostics_inspect),
 	ROUTE("GET", "/sandboxes/{id}/diagnostics/summary", diagnostics_summary),
 	ROUTE("POST", "/sandboxes/{id}/snapshots", snapshot_post, .body = HTTP_BODY_JSON),

@@ -160,9 +160,13 @@ def test_plain_text_as_the_command_line_asks_for_it(sandboxd):
     assert json.loads(inspected.text) == sandboxd.http.get(f"/sandboxes/{id}").json()
     summary = sandboxd.http.get(f"{path}/summary", params={"tail": 2}).text
     assert summary == "\n".join([inspected.text, "EVENTS", *events, "", "LOG", "199", "200", ""])
+    context = sandboxd.http.get(f"{path}/context").json()
+    assert context.pop("backendIdentifiers").keys() == {"handle"}
+    assert context == {"sandboxId": id, "state": "Running", "backendType": "docker" if sandboxd.docker else "oci"}
     delete(sandboxd, id)
     assert sandboxd.http.get(f"{path}/logs").text.startswith("(the container's log: ")
     assert sandboxd.http.get("/sandboxes/no-such/diagnostics/inspect").status_code == 404
+    assert sandboxd.http.get("/sandboxes/no-such/diagnostics/context").status_code == 404
 
 
 @pytest.mark.parametrize("kind", ["logs", "events"])
