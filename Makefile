@@ -69,8 +69,7 @@ $O/%.o: %.c build/deps/$(if $(SAN),san,build).stamp
 	@echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(call small,$<) -c $< -o $@
 
-# The agent carries its kernels: kernels/python/kernel.py is kernel_python_start .. kernel_python_end,
-# any other file kernels/python/x.py is kernel_python_x_start .. kernel_python_x_end; each a gzip file.
+# The agent carries the files of its kernels, each a gzip file; kernel_files is the table of them (execd/asset.c).
 $O/kernels/%.gz: kernels/%
 	@mkdir -p $(@D)
 	@gzip -9nc $< >$@
@@ -98,13 +97,19 @@ $O/kernels/%.jar.gz: $O/kernels/%.jar
 	@gzip -9nc $< >$@
 
 $O/kernels.S: $(KERNELS:%=$O/%.gz) Makefile
-	@for file in $(KERNELS); do \
-		name=$$(echo $${file%.*} | sed -e 's,^kernels/,kernel_,' -e 's,/kernel$$,,' -e 's,[^a-z0-9],_,g'); \
-		echo ".global $${name}_start, $${name}_end"; \
-		echo "$${name}_start: .incbin \"$O/$$file.gz\""; \
-		echo "$${name}_end:"; \
-	done | sed '1i .section .rodata' >$@
-	@echo '.section .note.GNU-stack,"",@progbits' >>$@
+	@i=0; { echo '.section .rodata'; \
+	for file in $(KERNELS); do i=$$((i + 1)); \
+		echo "name$$i: .asciz \"$${file#kernels/}\""; \
+		echo "start$$i: .incbin \"$O/$$file.gz\""; \
+		echo "end$$i:"; \
+	done; \
+	echo '.section .data.rel.ro,"aw"'; \
+	echo '.balign 8'; \
+	echo '.global kernel_files'; \
+	echo 'kernel_files:'; \
+	for n in $$(seq $$i); do echo ".quad name$$n, start$$n, end$$n"; done; \
+	echo '.quad 0, 0, 0'; \
+	echo '.section .note.GNU-stack,"",@progbits'; } >$@
 
 # Profiles of system calls: seccomp/profiles/x.json is profile_x_start .. profile_x_end.
 PROFILES := $(wildcard seccomp/profiles/*.json)

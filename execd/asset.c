@@ -1,7 +1,6 @@
 /*
- * asset.c - the table of embedded files. The Makefile assembles kernels/<folder>/<name>.<ext> as
- * kernel_<folder>_<name>_start .. _end, and kernel.<ext> as kernel_<folder>_start .. _end, each a
- * gzip file (RFC 1952): most of what the agent carries is text.
+ * asset.c - the embedded files. Their table, kernel_files, is made by the Makefile of what is in kernels/:
+ * each is a gzip file (RFC 1952), as most of what the agent carries is text.
  */
 #include "execd/asset.h"
 
@@ -17,66 +16,11 @@
 #include "lib/fs.h"
 
 struct asset {
-	const char *folder, *name;
+	const char *path; /* "python/kernel.py" */
 	const char *start, *end;
 };
 
-#define EMBEDDED(symbol) extern const char symbol##_start[], symbol##_end[]
-
-EMBEDDED(kernel_bash_fork);
-EMBEDDED(kernel_node);
-EMBEDDED(kernel_node_acorn_min);
-EMBEDDED(kernel_node_display);
-EMBEDDED(kernel_node_errors);
-EMBEDDED(kernel_node_streams);
-EMBEDDED(kernel_node_sucrase_min);
-EMBEDDED(kernel_node_transform);
-EMBEDDED(kernel_node_typescript);
-EMBEDDED(kernel_node_wire);
-EMBEDDED(kernel_python);
-EMBEDDED(kernel_python_cell);
-EMBEDDED(kernel_python_display);
-EMBEDDED(kernel_python_figures);
-EMBEDDED(kernel_python_magics);
-EMBEDDED(kernel_python_native);
-EMBEDDED(kernel_python_streams);
-EMBEDDED(kernel_python_wire);
-EMBEDDED(kernel_python_zygote);
-
-/* One of both: a build with a JDK has the classes. */
-extern const char kernel_java_start[] __attribute__((weak));
-extern const char kernel_java_end[] __attribute__((weak));
-extern const char kernel_java_classes_start[] __attribute__((weak));
-extern const char kernel_java_classes_end[] __attribute__((weak));
-
-#define ASSET(folder, name, symbol)                                                                          \
-	{                                                                                                    \
-		folder, name, symbol##_start, symbol##_end                                                   \
-	}
-
-static const struct asset assets[] = {
-	ASSET("bash", "fork.so", kernel_bash_fork),
-	ASSET("node", "kernel.js", kernel_node),
-	ASSET("node", "acorn.min.js", kernel_node_acorn_min),
-	ASSET("node", "display.js", kernel_node_display),
-	ASSET("node", "errors.js", kernel_node_errors),
-	ASSET("node", "streams.js", kernel_node_streams),
-	ASSET("node", "sucrase.min.js", kernel_node_sucrase_min),
-	ASSET("node", "transform.js", kernel_node_transform),
-	ASSET("node", "typescript.js", kernel_node_typescript),
-	ASSET("node", "wire.js", kernel_node_wire),
-	ASSET("java", "#!kernel.java", kernel_java), /* java passes over a first line that begins like this */
-	ASSET("java-classes", "classes.jar", kernel_java_classes),
-	ASSET("python", "kernel.py", kernel_python),
-	ASSET("python", "cell.py", kernel_python_cell),
-	ASSET("python", "display.py", kernel_python_display),
-	ASSET("python", "figures.py", kernel_python_figures),
-	ASSET("python", "magics.py", kernel_python_magics),
-	ASSET("python", "streams.py", kernel_python_streams),
-	ASSET("python", "wire.py", kernel_python_wire),
-	ASSET("python-native", "native.so", kernel_python_native),
-	ASSET("python-zygote", "zygote.py", kernel_python_zygote),
-};
+extern const struct asset kernel_files[]; /* the last one has no path */
 
 /* The last four bytes of a gzip file: the size of its content, little-endian. */
 static size_t unpacked_size(const struct asset *a)
@@ -109,7 +53,7 @@ static int write_content(int fd, const struct asset *a)
 static int write_asset(int fd, const struct asset *a)
 {
 	char head[128];
-	int len = snprintf(head, sizeof(head), "%s %zu\n", a->name, unpacked_size(a));
+	int len = snprintf(head, sizeof(head), "%s %zu\n", strrchr(a->path, '/') + 1, unpacked_size(a));
 	int r = fs_write_all(fd, head, (size_t)len);
 	return r < 0 ? r : write_content(fd, a);
 }
@@ -120,39 +64,52 @@ static int seal(int fd)
 	return fcntl(fd, F_ADD_SEALS, seals) < 0 || lseek(fd, 0, SEEK_SET) < 0 ? -errno : 0;
 }
 
-static int make_file(const char *folder, bool headed, int *ret_fd, struct err *err)
+static const struct asset *find(const char *path)
+{
+	for (const struct asset *a = kernel_files; a->path; a++)
+		if (strcmp(a->path, path) == 0)
+			return a;
+	return NULL;
+}
+
+/* Of what a folder holds, a kernel reads the texts; libraries and the like are for others. */
+static bool is_text_of(const struct asset *a, const char *folder)
+{
+	const char *name = strrchr(a->path, '/') + 1, *end = strrchr(name, '.');
+	size_t n = strlen(folder);
+	return strncmp(a->path, folder, n) == 0 && a->path + n + 1 == name && strcmp(end, ".so") != 0 &&
+	       strcmp(end, ".jar") != 0;
+}
+
+static int write_folder(int fd, const char *folder)
+{
+	int r = -ENOENT;
+	for (const struct asset *a = kernel_files; a->path; a++) {
+		if (!is_text_of(a, folder))
+			continue;
+		r = write_asset(fd, a);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
+bool asset_there(const char *path)
+{
+	return find(path);
+}
+
+int asset_open(const char *path, int *ret_fd, struct err *err)
 {
 	_cleanup_close_ int fd = memfd_create("kernel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int r = fd < 0 ? -errno : 0;
-	for (size_t i = 0; i < ARRAY_SIZE(assets) && r >= 0; i++) {
-		const struct asset *a = &assets[i];
-		if (strcmp(a->folder, folder) == 0)
-			r = headed ? write_asset(fd, a) : write_content(fd, a);
-	}
+	const struct asset *file = find(path);
+	int r = fd < 0 ? -errno : file ? write_content(fd, file) : write_folder(fd, path);
 	if (r >= 0)
 		r = seal(fd);
 	if (r < 0)
-		return err_sys(err, "RUNTIME_ERROR", -r, "unpack the %s kernel", folder);
+		return err_sys(err, "RUNTIME_ERROR", -r, "unpack the kernel '%s'", path);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
-}
-
-bool asset_there(const char *folder)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(assets); i++)
-		if (strcmp(assets[i].folder, folder) == 0)
-			return assets[i].start != NULL;
-	return false;
-}
-
-int asset_open(const char *folder, int *ret_fd, struct err *err)
-{
-	return make_file(folder, true, ret_fd, err);
-}
-
-int asset_file(const char *folder, int *ret_fd, struct err *err)
-{
-	return make_file(folder, false, ret_fd, err);
 }
 
 int asset_program(const char *name, char *path, size_t size)

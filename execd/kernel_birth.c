@@ -142,9 +142,9 @@ static int start_program(struct kernel *k, const struct kernel_spec *spec, const
 	_cleanup_close_ int assets = -EBADF, native = -EBADF;
 	if (l->beside)
 		return start_beside(k, spec, ends, err);
-	int r = is_ready(l) ? asset_file(l->ready, &assets, err) : asset_open(l->assets, &assets, err);
+	int r = asset_open(is_ready(l) ? l->ready : l->assets, &assets, err);
 	if (r >= 0 && l->native)
-		r = asset_file(l->native, &native, err);
+		r = asset_open(l->native, &native, err);
 	const struct files files = {assets, native};
 	if (r < 0)
 		return r;

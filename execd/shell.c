@@ -357,7 +357,7 @@ static int start_bash(struct shell *sh, const struct shell_spec *spec, const str
 	if (r >= 0)
 		r = find_bash(envp, &path, err);
 	if (r >= 0 && spec->forkable)
-		r = asset_file("bash", &module, err);
+		r = asset_open("bash/fork.so", &module, err);
 	if (r >= 0) {
 		const char *argv[] = {"bash", "--noprofile", "--norc", "--noediting", "-i", NULL};
 		struct spawn s = {

@@ -95,9 +95,9 @@ static int start_with(struct zygote *z, int theirs, char *const *envp, struct er
 {
 	_cleanup_close_ int source = -EBADF, native = -EBADF;
 	const char *argv[] = {"python3", "-I", "-u", "-X", "utf8", "-c", boot, NULL};
-	int r = asset_file("python-zygote", &source, err);
+	int r = asset_open("python/zygote.py", &source, err);
 	if (r >= 0)
-		r = asset_file("python-native", &native, err);
+		r = asset_open("python/native.so", &native, err);
 	const struct spawn s = {.path = argv[0],
 				.argv = (char *const *)argv,
 				.envp = envp,
