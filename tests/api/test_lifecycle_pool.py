@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from daemon import END_TIMEOUT_S, SANDBOXD, process_ended
-from test_lifecycle import (
+from test_lifecycle import (  # noqa: F401, a fixture
     IMAGE,
     container_pid,
     crash,
@@ -22,6 +22,7 @@ from test_lifecycle import (
     groups,
     running,
     sh,
+    slow_runtime,
     wait,
 )
 
