@@ -8,13 +8,16 @@
  *
  *   0   control: two lines a script, "source it", "say how it went"
  *   59  of a shell that can be forked: the builtin that does it (kernels/bash/fork.c)
- *   60  the script itself, a memfd that is rewritten for each
+ *   60  the script itself, a memfd that is rewritten for each: as a path only (O_PATH), which is opened
+ *       by whom the shell runs as and by nobody else
  *   61  reports, a socket: exit code and directory, NUL-terminated
  *   62  standard output of the scripts, 63 their standard error
  *
  * The redirections of the sourcing line put 62 and 63 in place and hide the
- * rest: bash saves them close-on-exec, so no child ever sees them. Outside of a
- * script bash's own output is /dev/null.
+ * rest: bash saves them close-on-exec, so no child ever sees them. But for 60,
+ * which bash opens after them: children have it, and one that is another user
+ * can neither read nor write by it. Outside of a script bash's own output is
+ * /dev/null.
  *
  * A report comes after everything the script wrote is in the pipes; they are
  * drained before done() is called.
@@ -34,6 +37,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "execd/asset.h"
@@ -72,14 +76,12 @@
 
 struct ends {
 	int control[2], report[2], out[2], err[2];
+	int script; /* the shell's */
 };
 
 #define NO_ENDS                                                                                              \
 	{                                                                                                    \
-		{-EBADF, -EBADF}, {-EBADF, -EBADF}, {-EBADF, -EBADF},                                        \
-		{                                                                                            \
-			-EBADF, -EBADF                                                                       \
-		}                                                                                            \
+		{-EBADF, -EBADF}, {-EBADF, -EBADF}, {-EBADF, -EBADF}, {-EBADF, -EBADF}, -EBADF               \
 	}
 
 /* A question to the shell that is forked; they are asked one after the other. */
@@ -124,7 +126,7 @@ struct shell {
 
 static void ends_close(struct ends *e)
 {
-	for (int *fd = &e->control[0]; fd <= &e->err[1]; fd++)
+	for (int *fd = &e->control[0]; fd <= &e->script; fd++)
 		fd_close(fd);
 }
 
@@ -302,7 +304,19 @@ static void shell_exited(struct child *child, int wstatus, const struct rusage *
 
 /* ---- start and end -------------------------------------------------------- */
 
-static int open_ends(struct shell *sh, struct ends *e)
+/* In a room all are one user, whose number out here is not ours to know. */
+static int open_script(struct shell *sh, struct ends *e, bool in_room)
+{
+	char path[32];
+	sh->script_fd = memfd_create("script", MFD_CLOEXEC);
+	if (sh->script_fd < 0 || (!in_room && fchmod(sh->script_fd, 0600) < 0))
+		return -errno;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", sh->script_fd);
+	e->script = open(path, O_PATH | O_CLOEXEC);
+	return e->script < 0 ? -errno : 0;
+}
+
+static int open_ends(struct shell *sh, struct ends *e, bool in_room)
 {
 	const int on = 1;
 	int r = fs_pipe(e->control, 0, 1);
@@ -314,10 +328,7 @@ static int open_ends(struct shell *sh, struct ends *e)
 		r = fs_pipe(e->out, 1, 0);
 	if (r >= 0)
 		r = fs_pipe(e->err, 1, 0);
-	if (r < 0)
-		return r;
-	sh->script_fd = memfd_create("script", MFD_CLOEXEC);
-	return sh->script_fd < 0 ? -errno : 0;
+	return r < 0 ? r : open_script(sh, e, in_room);
 }
 
 static int watch_ends(struct shell *sh, struct ends *e)
@@ -367,7 +378,7 @@ static int start_bash(struct shell *sh, const struct shell_spec *spec, const str
 			.cwd = spec->cwd,
 			.new_session = true,
 			.fds = {{e->control[0], 0},
-				{sh->script_fd, 60},
+				{e->script, 60},
 				{e->report[1], 61},
 				{e->out[1], 62},
 				{e->err[1], 63},
@@ -405,7 +416,7 @@ static int shell_new(struct execd *execd, const struct shell_spec *spec, struct 
 	pump_init(&sh->pumps[0], &pump_ops, OUTPUT_STDOUT);
 	pump_init(&sh->pumps[1], &pump_ops, OUTPUT_STDERR);
 	sh->mark = strdup(spec->mark);
-	int r = sh->mark ? open_ends(sh, ends) : -ENOMEM;
+	int r = sh->mark ? open_ends(sh, ends, spec->room) : -ENOMEM;
 	if (r >= 0)
 		r = watch_ends(sh, ends);
 	if (r < 0) {
@@ -474,7 +485,7 @@ void shell_free(struct shell *sh)
 /* In the order of `places` in kernels/bash/fork.c. */
 static int send_ends(struct shell *sh, const struct shell *copy, const struct ends *e)
 {
-	const int fds[] = {e->control[0], copy->script_fd, e->report[1], e->out[1], e->err[1]};
+	const int fds[] = {e->control[0], e->script, e->report[1], e->out[1], e->err[1]};
 	char mark[MARK_MAX] = {0};
 	union {
 		char bytes[CMSG_SPACE(sizeof(fds))];
