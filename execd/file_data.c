@@ -123,8 +123,8 @@ int file_data_copy(int to, int from, const atomic_bool *cancel, uint64_t *ret_by
 		r = copy_sparse(to, from, st.st_size, cancel, &bytes);
 	else if (lseek(from, 0, SEEK_SET) < 0)
 		r = errno == ESPIPE ? copy_range(to, from, cancel, UINT64_MAX, &bytes) : -errno;
-	else
-		r = copy_range(to, from, cancel, UINT64_MAX, &bytes);
+	else /* what is appended meanwhile could go on for ever; procfs says 0 of what it has */
+		r = copy_range(to, from, cancel, st.st_size > 0 ? (uint64_t)st.st_size : UINT64_MAX, &bytes);
 	if (r >= 0)
 		*ret_bytes = bytes;
 	return r;

@@ -150,7 +150,8 @@ static void remount_next(struct history *h)
 		return;
 	}
 	struct err err = {0};
-	int r = room_remount(h->room, h->overlays[h->remounted].index, h->layer, remounted, h, &err);
+	int r = room_remount(h->room, h->overlays[h->remounted].index, h->layer, h->doing == POINT, remounted,
+			     h, &err);
 	if (r < 0)
 		remounted(h, r, &err);
 }

@@ -4,9 +4,12 @@
 #include "execd/isolated/history_priv.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/vfs.h>
 
 #include "execd/isolated/isolated.h"
 #include "execd/run.h"
@@ -33,7 +36,31 @@ size_t history_known_n(const struct history *h)
 	return h->runs.len / sizeof(struct known);
 }
 
-/* Nothing is in the room but its init and perhaps the shell, which has no children. */
+/*
+ * Whether the shell has files of an overlay open: through them it would go on in the layer it has them from.
+ * One that hides it (a descriptor opened since) makes the remount fail, for all the overlays or, once some
+ * are replaced, with the session.
+ */
+static bool holds_files(pid_t pid)
+{
+	char path[64];
+	struct dirent *e;
+	bool holds = false;
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	DIR *dir = opendir(path);
+	while (dir && !holds && (e = readdir(dir))) {
+		struct statfs st;
+		if (e->d_name[0] == '.')
+			continue;
+		(void)snprintf(path, sizeof(path), "/proc/%d/fd/%.10s", (int)pid, e->d_name);
+		holds = statfs(path, &st) == 0 && st.f_type == OVERLAYFS_SUPER_MAGIC;
+	}
+	if (dir)
+		(void)closedir(dir);
+	return holds;
+}
+
+/* Nothing is in the room but its init and perhaps the shell, which has no children and no files. */
 static bool is_alone(const struct history *h)
 {
 	char path[64], text[64];
@@ -48,7 +75,7 @@ static bool is_alone(const struct history *h)
 		text[n] = '\0';
 		pid = (pid_t)strtol(text, &end, 10);
 		/* Each number is followed by a space. */
-		if (depth == 0 && pid > 0 && strtol(end, NULL, 10) > 0)
+		if (depth == 0 && pid > 0 && (strtol(end, NULL, 10) > 0 || holds_files(pid)))
 			return false;
 	}
 	return pid == 0;

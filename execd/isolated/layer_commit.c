@@ -10,12 +10,11 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "execd/file_data.h"
 #include "execd/inodes.h"
+#include "execd/isolated/layer_copy.h"
 #include "execd/isolated/layer_mark.h"
 #include "execd/isolated/staging.h"
 #include "execd/walk.h"
@@ -162,109 +161,7 @@ static int find_conflicts(struct commit *c, struct buf *out, struct err *err)
 	return r;
 }
 
-/* ---- making one thing ---------------------------------------------------------------- */
-
-static int copy_regular(struct commit *c, int src_dirfd, const char *src, int dst_dirfd, const char *dst)
-{
-	_cleanup_close_ int from =
-		openat(src_dirfd, src, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	_cleanup_close_ int to = -EBADF;
-	uint64_t bytes = 0;
-	struct stat st;
-	int r;
-
-	if (from < 0 || fstat(from, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -ESTALE;
-	to = openat(dst_dirfd, dst, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (to < 0)
-		return -errno;
-	r = file_data_copy(to, from, c->view->cancel, &bytes);
-	if (r >= 0)
-		r = layer_set_metadata(to, from, "", &st);
-	c->result->bytes += bytes;
-	/* Where quota or network file systems tell of a failed write only now. */
-	if (close(TAKE_FD(to)) < 0 && errno != EINTR && r >= 0)
-		r = -errno;
-	return r;
-}
-
-static int copy_link(int src_dirfd, const char *src, const struct stat *st, int dst_dirfd, const char *dst)
-{
-	const struct timespec times[2] = {st->st_atim, st->st_mtim};
-	char target[PATH_MAX];
-	ssize_t n = readlinkat(src_dirfd, src, target, sizeof(target) - 1);
-
-	if (n < 0)
-		return -errno;
-	target[n] = '\0';
-	if (symlinkat(target, dst_dirfd, dst) < 0)
-		return -errno;
-	if (fchownat(dst_dirfd, dst, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0 && geteuid() == 0)
-		return -errno;
-	return utimensat(dst_dirfd, dst, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
-}
-
-/* chmod(2) of exactly this thing: fchmodat() would follow a link that somebody puts there. */
-static int chmod_at(int dirfd, const char *name, mode_t type, mode_t mode)
-{
-	_cleanup_close_ int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	char path[32];
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if ((st.st_mode & S_IFMT) != type)
-		return -ESTALE;
-	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return chmod(path, mode) < 0 ? -errno : 0;
-}
-
-static int make_special(const struct stat *st, int dst_dirfd, const char *dst)
-{
-	const struct timespec times[2] = {st->st_atim, st->st_mtim};
-	int r;
-
-	if (mknodat(dst_dirfd, dst, (st->st_mode & S_IFMT) | 0600, 0) < 0)
-		return -errno;
-	if (fchownat(dst_dirfd, dst, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0 && geteuid() == 0)
-		return -errno;
-	r = chmod_at(dst_dirfd, dst, st->st_mode & S_IFMT, st->st_mode & 07777);
-	if (r < 0)
-		return r;
-	return utimensat(dst_dirfd, dst, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
-}
-
-static bool is_device(mode_t mode)
-{
-	return S_ISCHR(mode) || S_ISBLK(mode);
-}
-
-/* A new thing at dst that is as the one at src: anything but a directory. Removed again when it fails. */
-static int copy_node(struct commit *c, int src_dirfd, const char *src, const struct stat *st, int dst_dirfd,
-		     const char *dst)
-{
-	int r;
-
-	switch (st->st_mode & S_IFMT) {
-	case S_IFREG:
-		r = copy_regular(c, src_dirfd, src, dst_dirfd, dst);
-		break;
-	case S_IFLNK:
-		r = copy_link(src_dirfd, src, st, dst_dirfd, dst);
-		break;
-	case S_IFIFO:
-	case S_IFSOCK:
-		r = make_special(st, dst_dirfd, dst);
-		break;
-	default:
-		return -EOPNOTSUPP;
-	}
-	if (r < 0 && r != -EEXIST)
-		(void)unlinkat(dst_dirfd, dst, 0);
-	return r;
-}
+/* ---- the inverse ------------------------------------------------------------------------ */
 
 /* A directory with all that is in it, made anew: for an inverse on another file system. */
 static int copy_tree(struct commit *c, int src_dirfd, const char *src, int dst_dirfd, const char *dst,
@@ -288,8 +185,6 @@ static int copy_tree(struct commit *c, int src_dirfd, const char *src, int dst_d
 	c->result->bytes += result.bytes;
 	return r;
 }
-
-/* ---- the inverse ------------------------------------------------------------------------ */
 
 static bool keeps_inverse(const struct commit *c, const char *path)
 {
@@ -398,7 +293,7 @@ static int keep(struct commit *c, const struct layer_entry *e, int dirfd, const 
 	if (S_ISDIR(st.st_mode))
 		r = copy_tree(c, dirfd, name, fd, e->name, err);
 	else
-		r = copy_node(c, dirfd, name, &st, fd, e->name);
+		r = layer_copy_node(dirfd, name, &st, fd, e->name, c->view->cancel, &c->result->bytes);
 	c->result->inverse_copied = true;
 	return r < 0 ? inverse_failed(e, r, err) : 0;
 }
@@ -449,11 +344,11 @@ static int move(int from, const char *name, int to, const char *as, unsigned fla
 	struct stat st;
 	bool opened = geteuid() != 0 && fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		      S_ISDIR(st.st_mode) && !(st.st_mode & 0200) &&
-		      chmod_at(from, name, S_IFDIR, (st.st_mode & 07777) | 0200) >= 0;
+		      layer_chmod_at(from, name, S_IFDIR, (st.st_mode & 07777) | 0200) >= 0;
 	int r = renameat2(from, name, to, as, flags) < 0 ? -errno : 0;
 
 	if (opened)
-		(void)chmod_at(r < 0 ? from : to, r < 0 ? name : as, S_IFDIR, st.st_mode & 07777);
+		(void)layer_chmod_at(r < 0 ? from : to, r < 0 ? name : as, S_IFDIR, st.st_mode & 07777);
 	return r;
 }
 
@@ -515,6 +410,11 @@ static int put_in_place(struct commit *c, const struct layer_entry *e, bool dir,
 	return r < 0 ? layer_err(err, -r, e->path, "delete what it replaces") : 0;
 }
 
+static bool is_device(mode_t mode)
+{
+	return S_ISCHR(mode) || S_ISBLK(mode);
+}
+
 /* Another name of a file committed before. 1: done; 0: it has to be copied. */
 static int link_first(struct commit *c, const struct layer_entry *e, const char *first)
 {
@@ -558,10 +458,17 @@ static int put_file(struct commit *c, const struct layer_entry *e, struct err *e
 		return 0;
 	}
 	if (r == 0)
-		r = copy_node(c, e->dirfd, e->name, &e->st, c->staged, STAGING_NEW);
+		r = layer_copy_node(e->dirfd, e->name, &e->st, c->staged, STAGING_NEW, c->view->cancel,
+				    &c->result->bytes);
 	/* Gone meanwhile: the session goes on. */
 	if (r == -ENOENT)
 		return 0;
+	if (r == -ESTALE || r == -ELOOP || r == -ENXIO || r == -EINVAL)
+		return err_set(
+			err, ERR_CONFLICT, "RUNTIME_ERROR", EBUSY,
+			"'%.200s' became something else while it was read: what is left in the session "
+			"writes to it",
+			e->path);
 	if (r < 0)
 		return layer_err(err, -r, e->path, "write it");
 	r = put_in_place(c, e, false, err);
@@ -584,7 +491,7 @@ static int enter_dir(struct commit *c, const struct layer_entry *e, struct err *
 	if (fstatat(e->base_dirfd, e->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode)) {
 		/* Whoever is not root cannot write into one that forbids it; it gets its mode at the end. */
 		if (geteuid() != 0 && (st.st_mode & 0700) != 0700)
-			(void)chmod_at(e->base_dirfd, e->name, S_IFDIR, (st.st_mode & 07777) | 0700);
+			(void)layer_chmod_at(e->base_dirfd, e->name, S_IFDIR, (st.st_mode & 07777) | 0700);
 		return 0;
 	}
 	r = stage(c, e, err);

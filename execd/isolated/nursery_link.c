@@ -175,7 +175,7 @@ int nursery_tell(struct rooms *rooms, const struct buf *message, const int *fds,
 	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "make an isolated session") : 0;
 }
 
-int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *done, void *arg,
+int room_remount(struct room *room, size_t index, unsigned top, bool last, room_done_fn *done, void *arg,
 		 struct err *err)
 {
 	_cleanup_buf_ struct buf message = BUF_INIT(WIRE_MAX);
@@ -191,8 +191,8 @@ int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *do
 		.tag = ++rooms->tags, .room = room, .index = index, .top = top, .done = done, .arg = arg};
 	list_init(&o->link);
 	const int fds[] = {room->mounts_ns, room->users_ns, room->cellar_fd};
-	int r = plan_remount(&room->mounts[index], index, top, room->ids.userns != WIRE_USERNS_NONE, o->tag,
-			     &message);
+	int r = plan_remount(&room->mounts[index], index, top, last, room->ids.userns != WIRE_USERNS_NONE,
+			     o->tag, &message);
 	r = r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "mount an overlay")
 		  : nursery_tell(rooms, &message, fds, ARRAY_SIZE(fds), err);
 	if (r < 0) {

@@ -256,8 +256,8 @@ int plan_room(const struct room_spec *spec, const struct room_place *place, stru
 	return r < 0 ? err_sys(err, "RUNTIME_ERROR", -r, "plan a room") : 0;
 }
 
-int plan_remount(const struct room_mount *mount, size_t index, unsigned top, bool userns, uint64_t tag,
-		 struct buf *out)
+int plan_remount(const struct room_mount *mount, size_t index, unsigned top, bool last, bool userns,
+		 uint64_t tag, struct buf *out)
 {
 	struct plan_out p = {.steps = BUF_INIT(WIRE_MAX), .text = BUF_INIT(WIRE_MAX)};
 	struct wire_plan head = {.op = WIRE_REMOUNT, .userns = userns, .tag = tag};
@@ -266,7 +266,8 @@ int plan_remount(const struct room_mount *mount, size_t index, unsigned top, boo
 					.n = (uint32_t)index,
 					.a = put_text(&p, mount->path),
 					.size = top,
-					.flags = mount->userxattr ? VIEW_USERXATTR : 0});
+					.flags = (mount->userxattr ? VIEW_USERXATTR : 0) |
+						 (last ? VIEW_LAST : 0)});
 	return finish(&p, &head, NULL, 0, out);
 }
 

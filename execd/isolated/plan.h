@@ -33,8 +33,8 @@ struct room_place {
 /* The message into out. -errno with *err. */
 int plan_room(const struct room_spec *spec, const struct room_place *place, struct buf *out, struct err *err);
 /* That of a remount. */
-int plan_remount(const struct room_mount *mount, size_t index, unsigned top, bool userns, uint64_t tag,
-		 struct buf *out);
+int plan_remount(const struct room_mount *mount, size_t index, unsigned top, bool last, bool userns,
+		 uint64_t tag, struct buf *out);
 /* That of a clerk, which begins in cwd. */
 int plan_clerk(const struct room_ids_in_force *ids, const char *cwd, uint64_t tag, struct buf *out);
 /* What a process becomes that is forked into a room: no steps, no text. */

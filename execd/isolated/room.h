@@ -143,11 +143,12 @@ int room_clear(struct room *room, void (*done)(void *arg), void *arg, struct err
  * (an empty directory with the mode and owner that the root of the workspace is
  * to have; it and all below must be there). The old mount is detached: processes
  * that stand in it go on seeing it, so nothing may run in the room that matters
- * (isolated_quiesce()). done(arg, 0 or -errno with *err) runs on the loop, later.
- * Also the way to make changes of lower or of layers visible that were made from outside.
+ * (isolated_quiesce()). last: what they see is read-only from then on, and where
+ * one has a file open for writing already nothing is replaced (-EBUSY). done(arg, 0 or -errno with *err) runs
+ * on the loop, later. Also the way to make changes of lower or of layers visible that were made from outside.
  */
 typedef void room_done_fn(void *arg, int r, const struct err *err);
-int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *done, void *arg,
+int room_remount(struct room *room, size_t index, unsigned top, bool last, room_done_fn *done, void *arg,
 		 struct err *err);
 
 /*

@@ -171,6 +171,14 @@ static int build_stack(struct view *v, const struct view_step *step)
 	return r < 0 ? r : first_layer(stack, lower);
 }
 
+/* The kernel knows of every descriptor and mapping by which somebody could write, and of none that does so
+ * later. */
+static int end_writing(const char *path)
+{
+	int r = set_attr(AT_FDCWD, path, 0, MOUNT_ATTR_RDONLY, 0, 0);
+	return r == -EINVAL || r == -ENOENT ? 0 : r; /* nothing is mounted there */
+}
+
 static int mount_overlay(int cellar, const struct view_step *step, const char *path, bool detach)
 {
 	char options[OPTIONS_MAX], stack[32], work[32];
@@ -183,6 +191,11 @@ static int mount_overlay(int cellar, const struct view_step *step, const char *p
 		return -errno;
 	if (mkdir(work, 0700) < 0 && errno != EEXIST)
 		return -errno;
+	if (detach && step->flags & VIEW_LAST) {
+		int r = end_writing(path);
+		if (r < 0)
+			return r;
+	}
 	if (detach && umount2(path, MNT_DETACH) < 0 && errno != EINVAL)
 		return -errno;
 	n = (size_t)snprintf(options, sizeof(options), "upperdir=%u,workdir=%s,lowerdir=", top, work);

@@ -72,6 +72,8 @@ enum view_kind {
 #define VIEW_OPTIONAL  (1U << 1) /* that the source, or the place of a tmpfs, is not there is fine */
 #define VIEW_USERXATTR (1U << 2)
 #define VIEW_ALONE     (1U << 3) /* without what is mounted below the source */
+#define VIEW_LAST                                                                                            \
+	(1U << 4) /* a remount: nobody may write through the mount before it, not from now on either */
 #define VIEW_NO_SOURCE UINT32_MAX
 
 #define VIEW_SOURCES_MAX 64

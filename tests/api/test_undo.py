@@ -87,6 +87,31 @@ def test_processes_that_live_across_runs(execd, workspace):
     assert text(run(execd, session, "ls")) == ""  # and the process is gone with what it stood in
 
 
+def test_a_file_that_the_shell_keeps_open(execd, workspace):
+    """Through it later runs write to the layer of the one that has opened it: they share its point."""
+    session = create(execd, workspace, undoable=True)
+    run(execd, session, "exec 9>>f; echo 1 >&9")
+    run(execd, session, "echo 2 >&9; exec 9>&-")
+    run(execd, session, "echo 3 >>f")
+    assert [len(point["run_ids"]) for point in good(call(execd, "GET", session, "undo"))["points"]] == [2, 1]
+    good(undo(execd, session))
+    assert text(run(execd, session, "cat f")).replace("\n", "") == "12"
+    good(undo(execd, session))
+    assert good(undo(execd, session))["runs_undone"] == 2
+    assert text(run(execd, session, "ls")) == ""
+
+
+def test_a_shell_that_does_not_go_along(execd, workspace):
+    """One that stays where it was, in the mount that is no longer there, writes nothing any more."""
+    session = create(execd, workspace, undoable=True)
+    stay = 'builtin() { [ "$1" = cd ] || command builtin "$@"; }; cd() { :; }'
+    run(execd, session, f"echo 1 >f; {stay}")
+    run(execd, session, "echo 2 >f", ok=False)
+    second = runs(execd, session)[-1]
+    good(undo(execd, session, run_id=second))
+    assert text(run(execd, session, f"cat {workspace}/f")).strip() == "1"
+
+
 def test_not_while_a_run_is_on(execd, workspace):
     session = create(execd, workspace, undoable=True)
     response = execd.http.post(
