@@ -8,6 +8,10 @@
  *
  *   RUNNING -> (LIMITING) -> TELLING -> RUNNING, and started
  *
+ * Where nothing has to be limited and the kernel takes what there is to tell, it
+ * is told at once: whatever becomes of us, the daemon reads it. A spare that was
+ * not told to its end ends.
+ *
  * The record of a claimed one cannot be a label any more: record.c keeps it.
  */
 #include <stdio.h>
@@ -15,34 +19,50 @@
 
 #include "sandboxd/docker/box.h"
 
+/* The daemon ends its input with our connection, and it goes on. */
+static void be_claimed(struct docker_box *b)
+{
+	engine_cancel(&b->attach);
+	docker_wipe(&b->claim);
+	b->spare = false;
+	b->phase = BOX_RUNNING;
+}
+
 static void on_told(void *arg)
 {
 	struct docker_box *b = arg;
 
-	engine_cancel(&b->attach); /* the end of the input: now it goes on */
-	docker_wipe(&b->claim);
-	b->spare = false;
-	b->phase = BOX_RUNNING;
+	be_claimed(b);
 	b->box->events->started(b->box, b->container, b->notes);
 	if (b->ended)
 		docker_box_ended(b);
 }
 
-static void tell(struct docker_box *b)
+/* 1: it has been. 0: it is on the way. */
+static int tell(struct docker_box *b)
 {
 	b->phase = BOX_TELLING;
-	engine_send(b->attach, b->claim, strlen(b->claim), on_told);
+	return engine_send(b->attach, b->claim, strlen(b->claim), on_told);
 }
 
 static void on_limited(void *arg, const struct engine_answer *a)
 {
 	struct docker_box *b = arg;
 
+	struct err err;
+
 	b->call = NULL;
-	if (a->err)
+	if (a->err) {
 		docker_box_failed(b, a->err);
-	else
-		tell(b);
+		return;
+	}
+	int r = tell(b);
+	if (r > 0) {
+		on_told(b);
+	} else if (r < 0) {
+		(void)err_sys(&err, START_CODE, -r, "claim a spare");
+		docker_box_failed(b, &err);
+	}
 }
 
 static int limit(struct docker_box *b, const struct runtime_limits *limits, struct err *err)
@@ -80,10 +100,16 @@ int docker_claim(struct runtime *rt, struct runtime_box *box, const struct runti
 	int r = b->claim ? docker_record_write(d, box->id, spec->record) : -ENOMEM;
 	if (r < 0)
 		return err_sys(err, START_CODE, -r, "claim a spare");
-	if (b->limits.memory_bytes == limits->memory_bytes && b->limits.cpu_millis == limits->cpu_millis)
-		tell(b);
-	else if ((r = limit(b, limits, err)) < 0)
-		return r;
+	if (b->limits.memory_bytes != limits->memory_bytes || b->limits.cpu_millis != limits->cpu_millis) {
+		r = limit(b, limits, err);
+		return r < 0 ? r : 1;
+	}
+	r = tell(b);
+	if (r < 0)
+		return err_sys(err, START_CODE, -r, "claim a spare");
+	if (r == 0)
+		return 1;
+	be_claimed(b);
 	*ret_notes = b->notes;
-	return 1;
+	return 0;
 }

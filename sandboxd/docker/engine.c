@@ -14,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lib/log.h"
@@ -49,6 +50,7 @@ struct engine_call {
 	size_t head_n;
 	char version[ENGINE_VERSION_MAX];
 	const char *overflow; /* which limit was passed, or NULL */
+	int fd;		      /* its connection, libcurl's own */
 	const char *out;      /* of engine_send(), what is left of it; NULL: not yet */
 	size_t out_n;
 	void (*sent)(void *arg); /* NULL: it was told */
@@ -90,9 +92,12 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
 {
 	struct engine *e = arg;
 	struct watch *w = watch;
+	struct engine_call *c = NULL;
 	uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
 
-	(void)easy;
+	(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&c);
+	if (c)
+		c->fd = what == CURL_POLL_REMOVE ? -EBADF : fd;
 	if (what == CURL_POLL_REMOVE) {
 		if (!w)
 			return 0;
@@ -217,12 +222,29 @@ static size_t on_input(char *to, size_t size, size_t n, void *arg)
 	return CURL_READFUNC_PAUSE;
 }
 
-void engine_send(struct engine_call *c, const void *text, size_t n, void (*sent)(void *arg))
+/* Past libcurl, which has nothing of its own to send there before it is given something. */
+static ssize_t send_now(const struct engine_call *c, const void *text, size_t n)
 {
-	c->out = text;
-	c->out_n = n;
+	if (c->engine->ca || c->fd < 0)
+		return 0;
+	ssize_t sent = send(c->fd, text, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return sent;
+}
+
+int engine_send(struct engine_call *c, const void *text, size_t n, void (*sent)(void *arg))
+{
+	ssize_t r = send_now(c, text, n);
+	if (r < 0)
+		return (int)r;
+	if ((size_t)r == n)
+		return 1;
+	c->out = (const char *)text + r;
+	c->out_n = n - (size_t)r;
 	c->sent = sent;
 	(void)curl_easy_pause(c->easy, CURLPAUSE_CONT);
+	return 0;
 }
 
 /* ---- calls ---------------------------------------------------------------------------- */
@@ -437,6 +459,7 @@ int engine_call(struct engine *e, const struct engine_request *r, struct engine_
 	c->data = r->data;
 	c->done = r->done;
 	c->arg = r->arg;
+	c->fd = -EBADF;
 	c->in = BUF_INIT(ENGINE_BODY_MAX);
 	list_init(&c->fresh);
 	list_add_tail(&e->calls, &c->link);

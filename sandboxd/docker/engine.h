@@ -67,10 +67,11 @@ bool engine_has_minor(const struct engine *e, unsigned minor);
 /* Events come from the loop. *ret (or NULL) is for engine_cancel() until done(). */
 int engine_call(struct engine *e, const struct engine_request *r, struct engine_call **ret, struct err *err);
 /*
- * Sends bytes to whoever reads this call's input. sent(arg) is called once the kernel has all of them, who
- * then ends the call: that is the end of the input. text stays until then. Once a call.
+ * Sends bytes to whoever reads this call's input, who then ends the call: that is the end of the input. Once
+ * a call. 1: the kernel has all of them, and they arrive also if we die now. 0: it does not take them all
+ * yet; text stays until sent(arg) says that it has. -errno: nobody reads.
  */
-void engine_send(struct engine_call *c, const void *text, size_t n, void (*sent)(void *arg));
+int engine_send(struct engine_call *c, const void *text, size_t n, void (*sent)(void *arg));
 /* Harmless for NULL; legal in its own callbacks. */
 void engine_cancel(struct engine_call **call);
 

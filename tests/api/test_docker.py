@@ -7,13 +7,15 @@ import socket
 import subprocess
 from contextlib import ExitStack, suppress
 
+import httpx
 import pytest
 
 import dockerd
 from conftest import SANITIZED
 from daemon import END_TIMEOUT_S, SANDBOXD
 from test_lifecycle import agent, body, container_pid, crash, create, delete, endpoint, get, nothing_left, running, sh, snapshot_of, wait
-from test_lifecycle_pool import pool, spares
+from test_lifecycle_crash import Case, Claim, Fuse
+from test_lifecycle_pool import pool, settings, spares
 
 pytestmark = [
     pytest.mark.skipif(SANITIZED, reason="the docker runtime has its smoke test there"),
@@ -368,6 +370,51 @@ def test_killed_in_the_middle(start_sandboxd, step):
         return
     delete(second, id)
     nothing_left(second)
+
+
+class Limited(Claim):
+    """Its limits are not the spare's: the daemon is asked to change them before it is told."""
+
+    def request(self):
+        return {**super().request(), "resourceLimits": {"memory": "64Mi"}}
+
+    def usable(self, sandboxd, id):
+        return Case.usable(self, sandboxd, id)
+
+
+# Of about 50 points: its record is written (8), it has been told (10), its row is being written (18), its client has been
+# answered (26), it is to be Running (36); or its limits are asked for (10), and are so (28).
+WITHIN_A_CLAIM = [*((Claim, n) for n in (8, 10, 18, 26, 36)), *((Limited, n) for n in (10, 28))]
+
+
+@pytest.mark.parametrize("case, n", WITHIN_A_CLAIM)
+def test_killed_within_a_claim(start_sandboxd, tmp_path, case, n):
+    """Who has been told of a sandbox has it, where nothing but telling was to be done; and nothing is left."""
+    fuse = Fuse(tmp_path)
+    fuse.env["CRASH_AT_SENDS"] = "1"
+    env = settings(tmp_path, case.settings)
+    first = start_sandboxd(env={**fuse.env, **env})
+    work = case(first)
+    fuse.burn(n)
+    done = True
+    try:
+        work.do(first)
+    except (httpx.TransportError, AssertionError, KeyError):
+        done = False
+    if fuse.out():
+        assert done, "the operation failed, and not for our sake"
+        first.process.kill()
+    first.expect_exit = None
+    first.process.wait(END_TIMEOUT_S)
+    second = start_sandboxd(state=first.state, env=env)
+    second.predecessor = first
+    work.check(second, done)
+    for id in work.ids:
+        delete(second, id)
+    second.process.terminate()
+    assert second.process.wait(END_TIMEOUT_S) == 0
+    second.expect_exit = None
+    assert second.docker.containers() == [] and not list(second.state.glob("claimed/*"))
 
 
 def test_removed_from_outside(sandboxd):

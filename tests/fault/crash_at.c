@@ -4,7 +4,7 @@
  * CRASH_AT_FILE names a file of one int32_t, mapped shared. While it is 0 nothing
  * happens; the test writes N, and the Nth of these points is the end of the process:
  * before and after each step of a database statement, each change of a directory,
- * each child.
+ * each child; with CRASH_AT_SENDS also whatever is sent to a socket.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -12,21 +12,26 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 struct sqlite3_stmt;
 
 static _Atomic int32_t *left;
+static bool sends;
 
 __attribute__((constructor)) static void begin(void)
 {
 	const char *path = getenv("CRASH_AT_FILE");
 	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+
+	sends = getenv("CRASH_AT_SENDS");
 	void *p = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(*left), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	if (fd >= 0)
@@ -77,6 +82,22 @@ int mkdirat(int dir, const char *path, mode_t mode)
 int symlinkat(const char *target, int dir, const char *path)
 {
 	return AROUND(REAL(symlinkat)(target, dir, path));
+}
+
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+	return sends ? AROUND(REAL(linkat)(from_dir, from, to_dir, to, flags))
+		     : REAL(linkat)(from_dir, from, to_dir, to, flags);
+}
+
+ssize_t send(int fd, const void *text, size_t n, int flags)
+{
+	if (sends)
+		point();
+	ssize_t r = REAL(send)(fd, text, n, flags);
+	if (sends)
+		point();
+	return r;
 }
 
 int rename(const char *from, const char *to)
