@@ -2,9 +2,10 @@
  * oneshot.h - one call in a room of its own, which is gone afterwards.
  *
  * A call is a shell command, with an event on its standard input, or a Python
- * function that gets the event and returns a JSON value. Rooms in which a Python
- * waits already make the second kind fast: as many as the agent keeps kernel
- * spares (four times that), from the first call on; each serves one call.
+ * function that gets the event and returns a JSON value. Rooms that are there
+ * already make both fast, for a function with a Python that waits in it: of each
+ * kind four times as many as the agent keeps kernel spares, from the first call
+ * of that kind on; each serves one call.
  *
  * What a call writes is in the log of its run, how it ended in its end.
  */

@@ -204,7 +204,6 @@ static void room_cleared(struct room *room, uint64_t tag)
 
 static void room_end(struct room *room)
 {
-	struct room_events events = room->events;
 	bool was_ready = room->state == ROOM_READY;
 	if (room->state == ROOM_ENDED)
 		return;
@@ -223,10 +222,10 @@ static void room_end(struct room *room)
 	zygote_room_ended(room);
 	end_children(room);
 	room_cleared(room, room->clear_tag);
-	if (was_ready && events.ended)
-		events.ended(room->arg);
-	else if (!was_ready && events.ready)
-		events.ready(room->arg, -MAX(room->err.errnum, 1), &room->err);
+	if (was_ready && room->events.ended)
+		room->events.ended(room->arg);
+	else if (!was_ready && room->events.ready)
+		room->events.ready(room->arg, -MAX(room->err.errnum, 1), &room->err);
 	limits_hold_release(TAKE_PTR(room->limits));
 	room_drop_hold(room);
 	room_unref(room);

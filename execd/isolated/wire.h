@@ -112,10 +112,11 @@ enum wire_stage {
  * A process in a room, forked (kernels/python/zygote.py reads this). After it: a struct wire_plan with its
  * confinement, plan_n bytes; then text as below. Beside it: a socket for its struct wire_answer (its pid), to
  * which a byte is the answer that lets it go on; with `listener` a socket that takes the confinement's
- * listener home; the namespaces in the order in which they are to be entered; its descriptors.
+ * listener home; the namespaces in the order in which they are to be entered; its descriptors. kept: another
+ * process has its memory until the room ends, so that its own end is quick.
  */
 struct wire_fork {
-	uint32_t namespaces_n, fds_n, listener;
+	uint32_t namespaces_n, fds_n, listener, kept;
 	uint32_t plan_n, argc, envc, text_n;
 	int32_t fds[16];
 };

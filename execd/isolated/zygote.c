@@ -258,6 +258,7 @@ static int fork_tell(struct fork *f, int theirs, const struct buf *plan)
 {
 	struct wire_fork head = {.fds_n = f->head.fds_n,
 				 .listener = f->listener.child_socket >= 0,
+				 .kept = !f->room->limits, /* of those it might be one too many */
 				 .plan_n = (uint32_t)plan->len,
 				 .argc = f->head.argc,
 				 .envc = f->head.envc,

@@ -1,9 +1,9 @@
 """The warm Python for calls in rooms: what `python3 -u -c CODE` would be, forked instead of started.
 
 execd (execd/isolated/zygote.c) asks over the socket that is descriptor 3 (struct wire_fork): for a process in
-the namespaces that come along, with these descriptors and variables, that runs CODE. A first child enters the
-namespaces, and what it forks is in all of them; when the first one has ended that process is execd's own child.
-It becomes what the room is (native.c), says so on its own socket, and runs CODE when it is told to.
+the namespaces that come along, with these descriptors and variables, that runs CODE. Native.c forks it by way of
+one in between that has ended by then, so that it is execd's own child. It becomes what the room is, says so on its
+own socket, and runs CODE when it is told to.
 
 Nothing of a user's ever runs in this process, and what is forked from it ends in its room: it has no variables
 but those that Python needs to start, no descriptors but its socket, and takes nothing back from its children.
@@ -25,7 +25,7 @@ import types
 SOCKET_FD, NATIVE_FD = 3, 5
 MESSAGE_MAX, FDS_MAX, PLACES_MAX = 128 << 10, 24, 16
 HIGH_FD = 128  # above any place that a descriptor is to get
-FORK = struct.Struct("=7I%di" % PLACES_MAX)  # struct wire_fork
+FORK = struct.Struct("=8I%di" % PLACES_MAX)  # struct wire_fork
 ANSWER = struct.Struct("=QiI")  # struct wire_answer
 PRELOAD = (
     "base64 collections datetime decimal functools hashlib inspect io itertools json linecache logging math random re "
@@ -35,7 +35,7 @@ PRELOAD = (
 
 class Zygote:
     def __init__(self):
-        self.native = ctypes.CDLL("/proc/self/fd/%d" % NATIVE_FD)
+        self.native = ctypes.PyDLL("/proc/self/fd/%d" % NATIVE_FD)  # it forks: under the interpreter's lock
         os.close(NATIVE_FD)
         self.socket = socket.socket(fileno=SOCKET_FD)
         self.codes = {}  # by source
@@ -57,33 +57,28 @@ class Zygote:
                     os.close(fd)
 
     def fork(self, request):
-        """Two forks; the one in between ends, so that the last has execd for its parent."""
         told, tell = os.pipe()
-        first = os.fork()
-        if first:
+        ctypes.pythonapi.PyOS_BeforeFork()
+        pid = self.native.execd_fork((ctypes.c_int * len(request.namespaces))(*request.namespaces), len(request.namespaces))
+        if pid:
+            ctypes.pythonapi.PyOS_AfterFork_Parent()
             os.close(told)
-            os.waitpid(first, 0)
-            os.close(tell)
+            try:
+                if pid > 0:
+                    os.write(tell, struct.pack("=i", pid))
+                else:
+                    request.answer(pid)
+            finally:
+                os.close(tell)
             return
+        ctypes.pythonapi.PyOS_AfterFork_Child()
         try:
-            error = self.enter(request.namespaces)
-            if error:
-                request.answer(error)
-                os._exit(0)
-            second = os.fork()
-            if second:
-                os.write(tell, struct.pack("=i", second))
-                os._exit(0)
             os.close(tell)
-            pid = struct.unpack("=i", os.read(told, 4))[0]
-            os.read(told, 1)  # closed once the first one has been collected: its end would be taken for execd's
+            pid = struct.unpack("=i", os.read(told, 4))[0]  # what execd knows it by
             code = self.become(request, pid)
         except BaseException:  # the end of its socket says that it has come to nothing
             os._exit(1)
         run(code)
-
-    def enter(self, namespaces):
-        return self.native.execd_enter((ctypes.c_int * len(namespaces))(*namespaces), len(namespaces))
 
     def become(self, request, pid):
         os.setsid()
@@ -107,14 +102,17 @@ class Zygote:
         except OSError:
             os.chdir("/")
         find_packages()
+        if request.kept:
+            self.native.execd_keep()
         return request.code
 
 
 class Request:
     def __init__(self, data, fds, codes):
-        namespaces_n, places_n, listens, plan_n, argc, envc, _text_n, *places = FORK.unpack_from(data)
+        namespaces_n, places_n, listens, kept, plan_n, argc, envc, _text_n, *places = FORK.unpack_from(data)
         self.sync = fds.pop(0)
         self.socket = fds.pop(0) if listens else -1
+        self.kept = bool(kept)
         self.namespaces = fds[:namespaces_n]
         self.places = list(zip(fds[namespaces_n:], places[:places_n]))
         self.plan = bytes(data[FORK.size : FORK.size + plan_n])

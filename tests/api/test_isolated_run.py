@@ -4,10 +4,14 @@ import os
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from daemon import see_ends
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at the namespaces of rooms")
 needs_python = pytest.mark.skipif(shutil.which("python3") is None, reason="there is no python3 here")
 RUN = "/v1/isolated/run"
 
@@ -104,9 +108,13 @@ import os, sys
 def handler(event):
     status = dict(line.split(':\\t', 1) for line in open('/proc/self/status').read().splitlines() if ':\\t' in line)
     fds = {int(fd) for fd in os.listdir('/proc/self/fd') if os.path.lexists('/proc/self/fd/' + fd)}
+    pids = sorted(int(p) for p in os.listdir('/proc') if p.isdigit())
+    keeper = {}
+    if len(pids) > 2:
+        keeper = {'status': open('/proc/%d/status' % pids[2]).read(), 'fds': os.listdir('/proc/%d/fd' % pids[2])}
     return {'fds': sorted(fds), 'status': {k: v.strip() for k, v in status.items()}, 'env': dict(os.environ),
             'first': open('/proc/self/environ').read().replace(chr(0), ' '), 'isolated': sys.flags.isolated,
-            'pids': sorted(int(p) for p in os.listdir('/proc') if p.isdigit()), 'uid': os.getuid(),
+            'pids': pids, 'keeper': keeper, 'uid': os.getuid(),
             'uts': os.readlink('/proc/self/ns/uts'), 'mnt': os.readlink('/proc/self/ns/mnt')}
 """
 
@@ -131,13 +139,80 @@ def test_a_forked_call_has_nothing_but_its_room(start_execd):
         seen = call(execd, code=LOOK)["result"]
         assert seen["isolated"] == 1, "it was not forked from the warm Python"
         assert seen["fds"] == [0, 1, 2, 3]  # the last is for its result
-        assert seen["pids"] == [1, int(seen["status"]["Pid"])]
+        assert seen["pids"][:2] == [1, int(seen["status"]["Pid"])] and len(seen["pids"]) == 3
+        # Who keeps its memory is nobody's child there, holds nothing and is no more than the call is.
+        keeper = dict(line.split(":\t", 1) for line in seen["keeper"]["status"].splitlines() if ":\t" in line)
+        assert keeper["PPid"] == "0" and seen["keeper"]["fds"] == []
+        for name in ("CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Uid", "Gid", "Groups"):
+            assert keeper[name].split() == seen["status"][name].split(), name
         for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"):
             assert int(seen["status"][name], 16) == 0, name
         assert seen["status"]["NoNewPrivs"] == "1" and seen["status"]["Seccomp"] == "2"
         assert seen["env"]["PLAIN"] == "seen" and "SOME_API_KEY" not in seen["env"]
         assert "secret-of-the-agent" not in seen["first"] and "PLAIN" not in seen["first"]
         assert seen["uts"] != os.readlink("/proc/self/ns/uts") and seen["mnt"] != os.readlink("/proc/self/ns/mnt")
+
+
+WHICH = "readlink /proc/self/ns/mnt; ls -A /tmp /dev/shm; echo /proc/[0-9]*; touch /tmp/left /dev/shm/left"
+WHICH_CODE = f"import subprocess\ndef handler(event):\n    print(subprocess.check_output({WHICH!r}, shell=True, text=True), end='')"
+KINDS = pytest.mark.parametrize("fields", [{"command": WHICH}, pytest.param({"code": WHICH_CODE}, marks=needs_python)], ids=["command", "function"])
+
+
+def rooms(execd):
+    """The mount namespaces of those that live, by the pid of the init."""
+    found = {}
+    for pid in children(execd.pid):
+        try:
+            if os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid") and "NSpid:\t%d\t1\n" % pid in Path(f"/proc/{pid}/status").read_text():
+                found[pid] = os.readlink(f"/proc/{pid}/ns/mnt")
+        except OSError:
+            pass  # it has ended
+    return found
+
+
+@needs_root
+@KINDS
+def test_a_call_finds_a_room_that_was_there_and_nobody_else_gets_it(execd, fields):
+    found = 0
+    for _ in range(9):
+        before = rooms(execd).values()
+        lines = call(execd, **fields)["stdout"].splitlines()
+        assert lines[1:4] == ["/dev/shm:", "", "/tmp:"]
+        if "command" in fields:
+            assert lines[4] == "/proc/1 /proc/2"  # its init and the shell
+        found += lines[0] in before
+    assert found > 0  # in fact all but the first
+
+
+@needs_root
+@KINDS
+def test_rooms_that_wait_may_die(execd, fields):
+    for _ in range(3):
+        call(execd, **fields)
+    for _ in range(3):
+        killed = rooms(execd)
+        for pid in killed:
+            with suppress(ProcessLookupError):  # that of the last call is on its way already
+                os.kill(pid, signal.SIGKILL)
+        see_ends(killed, 60_000)
+        execd.http.get("/ping")  # it has heard of them, too
+        for _ in range(3):
+            assert call(execd, **fields)["stdout"].splitlines()[1:4] == ["/dev/shm:", "", "/tmp:"]
+
+
+@needs_python
+def test_a_call_may_do_without_the_keeper_of_its_memory(execd):
+    code = """import os, signal
+def handler(event):
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        os.kill(-1, signal.SIGKILL)
+        return 'nobody'
+"""
+    for _ in range(3):
+        answer = call(execd, code=code)
+        assert answer["result"] == "nobody" and answer["end"]["reason"] == "exited"
 
 
 @needs_python
@@ -218,6 +293,7 @@ def test_many_clients(execd):
 def test_nothing_stays_behind(execd):
     for _ in range(3):
         call(execd, code="def handler(event):\n    return 1")
+        call(execd, command="true")
     fds = len(os.listdir(f"/proc/{execd.pid}/fd"))
     for _ in range(10):
         call(execd, code="def handler(event):\n    return 1")

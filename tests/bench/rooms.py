@@ -72,22 +72,28 @@ def room(bench):
         client.ask("DELETE", f"{isolated}/{id}")
 
 
-@row("one-shot handler call, warm", "one-shot calls, 4 clients")
+@row("one-shot handler call, warm", "one-shot command, warm", "one-shot calls, 4 clients")
 def oneshot(bench):
-    """POST /v1/isolated/run of a Python function, warm, and with 4 clients; floor: bwrap of `python3 -c`."""
+    """POST /v1/isolated/run of a Python function and of `true`, warm, and of the function with 4 clients; floors: bwraps."""
     execd = Execd(bench.folder / "oneshot.log")
     bench.stack.callback(execd.stop)
     client = Client(execd)
     python = bwrap(bench.folder, "python3", "-c", "import json; print(json.loads('1'))")
     floor = bench.probe("exec", *python)
-    for _ in range(3):
-        client.ask("POST", "/v1/isolated/run", CALL)
-    ours, floors = [], []
-    for _ in range(40):
-        floors.append(floor())  # meanwhile the next room gets ready
-        time.sleep(0.1)
-        ours.append(client.timed("POST", "/v1/isolated/run", CALL)[0])
-    bench.figure("one-shot handler call, warm", "ms", "<= 3 absolute", {"ours": ours, "floor": floors}, "`bwrap` of `python3 -c`")
+    shell = bench.probe("exec", *bwrap(bench.folder, "sh", "-c", "true"))
+
+    def warm(body, floor, rounds=40):
+        for _ in range(3):
+            client.ask("POST", "/v1/isolated/run", body)
+        taken = {"ours": [], "floor": []}
+        for _ in range(rounds):
+            taken["floor"].append(floor())  # meanwhile the next room gets ready
+            time.sleep(0.1)
+            taken["ours"].append(client.timed("POST", "/v1/isolated/run", body)[0])
+        return taken
+
+    bench.figure("one-shot handler call, warm", "ms", "<= 3 absolute", warm(CALL, floor), "`bwrap` of `python3 -c`")
+    bench.figure("one-shot command, warm", "ms", None, warm({"command": "true"}, shell), "`bwrap` of `sh -c true`, same isolation")
 
     def rate(work, count=80):
         began = time.monotonic()
