@@ -42,11 +42,21 @@ int file_set_perm(const char *path, const struct file_perm *perm, struct err *er
 
 int dir_make(const char *path, const struct file_perm *perm, struct err *err)
 {
-	int r = fs_mkdir_p(path, 0777);
+	_cleanup_free_ char *above = strdup(path);
+	bool made = mkdir(path, 0777) == 0;
+	int r = above ? 0 : -ENOMEM;
 
+	if (r >= 0 && !made && errno == ENOENT) {
+		above[path_base(above) - above] = '\0';
+		r = fs_mkdir_p(above, 0777);
+		made = r >= 0 && mkdir(path, 0777) == 0;
+	}
+	if (r >= 0 && !made)
+		r = fs_mkdir_p(path, 0777); /* it is there, or we learn why it cannot be */
 	if (r < 0)
 		return file_err(err, -r, "make directory '%s'", path);
-	return file_set_perm(path, perm, err);
+	/* Clients send 755 where nobody asked for a mode: /tmp or a home must not get it. */
+	return made ? file_set_perm(path, perm, err) : 0;
 }
 
 int dir_remove(const char *path, struct err *err)

@@ -20,7 +20,7 @@ int file_move(const char *src, const char *dest, struct err *err);
 int file_replace(const char *path, const char *old, size_t old_n, const char *new, size_t new_n,
 		 uint64_t *ret_count, struct err *err);
 
-/* With the directories above it; one that is there is fine. perm is given to path itself. */
+/* With the directories above it. perm is given to path itself; one that is there stays as it is. */
 int dir_make(const char *path, const struct file_perm *perm, struct err *err);
 /* As rm -rf: also a file or a link, and what is not there is fine. The root is refused. */
 int dir_remove(const char *path, struct err *err);

@@ -86,8 +86,6 @@ int file_ops_query(struct http_req *req, int (*fn)(struct file_op *op, struct er
 	(void)http_query_all(req, "path", paths, n);
 	for (size_t i = 0; i < n && r >= 0; i++)
 		r = file_op_set_path(&ops->v[i], paths[i], err);
-	if (r >= 0 && n == 0)
-		r = err_set(err, ERR_INVALID, "MISSING_QUERY", EINVAL, "missing query parameter 'path'");
 	if (r < 0) {
 		file_ops_free(ops);
 		return r;

@@ -756,7 +756,7 @@ def test_delete_refused(execd, tmp_path):
     (tmp_path / "dir").mkdir()
     refused(execd.http.delete("/files", params={"path": str(tmp_path / "dir")}), 400, "INVALID_FILE", tmp_path / "dir", "directory")
     assert (tmp_path / "dir").is_dir()
-    refused(execd.http.delete("/files"), 400, "MISSING_QUERY", "path")
+    assert execd.http.delete("/files").status_code == 200  # clients ask so for an empty list
 
 
 # ---- permissions -----------------------------------------------------------------------------
@@ -1093,10 +1093,10 @@ def test_make_directories(execd, tmp_path):
     response = execd.http.post("/directories", json=body)
     assert (response.status_code, response.content) == (200, b"")
     assert [mode_of(tmp_path / name) for name in ("a/b/c", "a/b", "d", "e")] == [0o750, 0o755, 0o755, 0o1777]
-    # One that is there gets what is asked for and keeps what it holds.
+    # One that is there stays as it is, with what it holds.
     (tmp_path / "a/b/c/file").write_bytes(b"")
     assert execd.http.post("/directories", json={str(tmp_path / "a/b/c"): {"mode": 700}}).status_code == 200
-    assert mode_of(tmp_path / "a/b/c") == 0o700
+    assert mode_of(tmp_path / "a/b/c") == 0o750
     assert (tmp_path / "a/b/c/file").exists()
 
 
@@ -1126,7 +1126,7 @@ def test_remove_directories(execd, tree, tmp_path):
 
 
 def test_remove_directories_refused(execd):
-    refused(execd.http.delete("/directories"), 400, "MISSING_QUERY", "path")
+    assert execd.http.delete("/directories").status_code == 200  # clients ask so for an empty list
     for path in ("/", "//", "/tmp/.."):
         refused(execd.http.delete("/directories", params={"path": path}), 403, "RUNTIME_ERROR", "root")
 

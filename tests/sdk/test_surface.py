@@ -195,6 +195,10 @@ def test_lists_and_searches(files):
     refused(lambda: files.search(SearchEntry(path="/tmp/d", pattern="[")), 400)
 
 
+def sandbox_mode(files, path):
+    return files.get_file_info([path])[path].mode
+
+
 def test_changes_to_files(files):
     files.write_files([WriteEntry(path=f"/tmp/d/{name}", data="one two one") for name in "ab"])
     replaced = files.replace_contents_detailed([
@@ -209,7 +213,11 @@ def test_changes_to_files(files):
     assert (entry.mode, entry.owner, entry.group) == (4751, "nobody", "nogroup")
     files.move_files([MoveEntry(source="/tmp/d/a", destination="/tmp/d/new/a")])
     assert files.read_file("/tmp/d/new/a") == " two "
+    files.create_directories([WriteEntry(path="/tmp/d"), WriteEntry(path="/tmp")])
+    assert sandbox_mode(files, "/tmp") == 1777  # what is there is not given the client's default
     files.delete_files(["/tmp/d/b"])
+    files.delete_files([])
+    files.delete_directories([])
     refused(lambda: files.replace_contents([ContentReplaceEntry(path="/tmp/d/b", old_content="x", new_content="")]), 404)
     refused(lambda: files.set_permissions([SetPermissionEntry(path="/tmp/d/b", mode=600)]), 404)
     refused(lambda: files.set_permissions([SetPermissionEntry(path="/tmp/d/new", mode=999)]), 400)
