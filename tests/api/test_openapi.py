@@ -6,8 +6,11 @@ OPENAPI_EXAMPLES=240 OPENAPI_SEED=7 and pytest -o timeout=20000 for more, by han
 """
 
 import os
+import re
 import subprocess
 import sys
+
+import yaml
 
 from daemon import KEY, ROOT
 from test_lifecycle import endpoint, pytestmark, running  # noqa: F401, root only
@@ -18,6 +21,7 @@ CONFIG = """
 [checks]
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 501, 507]
 """
+METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 CHECKS = "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance"
 
 
@@ -51,3 +55,16 @@ def test_sandboxd(start_sandboxd, tmp_path):
     settings.write_text("[sandboxd]\nimage_pull = false\n")
     sandboxd = start_sandboxd(args=["--config", settings])
     check(tmp_path, "lifecycle.yaml", f"http://127.0.0.1:{sandboxd.port}/v1", {"OPEN-SANDBOX-API-KEY": KEY}, "proxy|signed|/pool")
+
+
+def test_every_route_of_the_agent_is_written_down():
+    """The table in the program and the document name the same operations; what takes any method is described by its GET."""
+    table = re.findall(r'\{"([A-Z*]+)", "([^"]+)"', (ROOT / "execd/api/routes.c").read_text())
+    document = yaml.safe_load((ROOT / "proto/execd.yaml").read_text())
+    plain = lambda path: re.sub(r"\{\w+\}|\*", "{}", path)
+    written = {
+        (method.upper(), plain(path)) for path, item in document["paths"].items() for method in item if method in METHODS
+    }
+    routes = {(method, plain(path)) for method, path in table}
+    whole = {path for method, path in routes if method == "*"}
+    assert {route for route in routes if route[0] != "*"} == {operation for operation in written if operation[1] not in whole}
