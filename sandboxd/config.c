@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sandboxd/runtimes.h"
+
 int config_init(struct config *c)
 {
 	*c = (struct config){
@@ -16,6 +18,7 @@ int config_init(struct config *c)
 		.listen_port = 8080,
 		.listen_fd = -EBADF,
 		.state_dir = strdup("/var/lib/sandboxd"),
+		.runtime_kind = runtime_kind_default(),
 		.runtime = strdup("crun"),
 		.network_bridge = strdup("sandboxd0"),
 		.network_subnet = strdup("10.44.0.0/16"),
@@ -213,38 +216,13 @@ static bool fd_is_loopback(int fd)
 	return false;
 }
 
-static int check_docker(const struct config_docker *d, struct err *err)
-{
-	struct in_addr v4;
-
-	if (inet_pton(AF_INET, d->publish_host, &v4) != 1)
-		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
-			       "docker.publish_host: '%s' is no IPv4 address", d->publish_host);
-	if (v4.s_addr != INADDR_ANY && (ntohl(v4.s_addr) >> 24) != 127)
-		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
-			       "docker.publish_host: '%s' is not where this server looks for agents: "
-			       "127.0.0.1 or 0.0.0.0",
-			       d->publish_host);
-	if (!d->port_range_min != !d->port_range_max || d->port_range_min > d->port_range_max)
-		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
-			       "docker.port_range_min and docker.port_range_max: %u to %u is no range",
-			       d->port_range_min, d->port_range_max);
-	if (strcmp(d->network_mode, "none") == 0)
-		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
-			       "docker.network_mode: with 'none' nobody could reach the agent");
-	if (!d->secure_type != !d->runtime)
-		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
-			       "secure_runtime.type and secure_runtime.docker_runtime go together");
-	return 0;
-}
-
 int config_check(struct config *c, struct err *err)
 {
 	int e = check_network(c, err);
 	if (e < 0)
 		return e;
-	if (c->runtime_type == RUNTIME_DOCKER) {
-		e = check_docker(&c->docker, err);
+	if (c->runtime_kind->check) {
+		e = c->runtime_kind->check(c, err);
 		if (e < 0)
 			return e;
 	}

@@ -27,7 +27,7 @@ struct config_pool {
 
 #define POOL_SIZE_MAX 1000
 
-enum runtime_type { RUNTIME_OCI, RUNTIME_DOCKER };
+struct runtime_kind;
 
 /* [docker] and [secure_runtime]; see settings.c. NULL: the daemon's default, but where a note says else. */
 struct config_docker {
@@ -51,11 +51,11 @@ struct config {
 	int listen_fd;	      /* handed in instead, or -EBADF; owned until taken */
 	bool insecure;	      /* listen beyond loopback without a key */
 
-	char *api_key;	 /* NULL: every request is let through */
-	char *state_dir; /* absolute */
-	char *execd;	 /* absolute path of the agent's binary */
-	enum runtime_type runtime_type;
-	char *runtime; /* OCI runtime: absolute path or bare name */
+	char *api_key;				 /* NULL: every request is let through */
+	char *state_dir;			 /* absolute */
+	char *execd;				 /* absolute path of the agent's binary */
+	const struct runtime_kind *runtime_kind; /* what makes the containers */
+	char *runtime;				 /* OCI runtime: absolute path or bare name */
 	struct config_docker docker;
 
 	struct image_table images;

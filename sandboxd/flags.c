@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "lib/fs.h"
+#include "sandboxd/runtimes.h"
 #include "sandboxd/settings.h"
 
 #define API_KEY_ENV "OPENSANDBOX_SERVER_API_KEY" /* the known server's name for it */
@@ -176,9 +177,9 @@ static int parse_image(struct config *c, const char *value, struct err *err)
 /* A driver, or the program by which the embedded one makes its containers. */
 static int parse_runtime(struct config *c, const char *value)
 {
-	c->runtime_type = strcmp(value, "docker") == 0 ? RUNTIME_DOCKER : RUNTIME_OCI;
-	return c->runtime_type == RUNTIME_DOCKER || strcmp(value, "oci") == 0 ? 0
-									      : replace(&c->runtime, value);
+	const struct runtime_kind *kind = runtime_kind_find(value);
+	c->runtime_kind = kind ? kind : runtime_kind_find("oci");
+	return kind ? 0 : replace(&c->runtime, value);
 }
 
 static int parse_one(struct config *c, int opt, struct err *err)

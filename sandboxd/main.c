@@ -20,10 +20,9 @@
 #include "lib/log.h"
 #include "lib/spawn.h"
 #include "sandboxd/api/lifecycle.h"
-#include "sandboxd/docker/docker.h"
 #include "sandboxd/flags.h"
 #include "sandboxd/oci/enter.h"
-#include "sandboxd/oci/oci.h"
+#include "sandboxd/runtimes.h"
 
 #define FDS_SOFT     65536
 #define POOL_THREADS 4
@@ -127,15 +126,12 @@ static int build_sandboxes(struct sandboxd *d, struct err *err)
 	const struct runtime_env env = {.loop = d->loop, .reaper = d->reaper, .pool = d->pool};
 	struct err why;
 
-	int r = d->config.runtime_type == RUNTIME_DOCKER ? docker_new(&env, &d->config, &d->runtime, err)
-							 : oci_new(&env, &d->config, &d->runtime);
-	if (r < 0 && d->config.runtime_type == RUNTIME_DOCKER)
+	int r = d->config.runtime_kind->new (&env, &d->config, &d->runtime, err);
+	if (r < 0)
 		return r;
-	if (r == 0) {
-		const struct sandboxes_env all = {
-			.loop = d->loop, .store = d->store, .runtime = d->runtime, .config = &d->config};
-		r = sandboxes_new(&all, &d->sandboxes);
-	}
+	const struct sandboxes_env all = {
+		.loop = d->loop, .store = d->store, .runtime = d->runtime, .config = &d->config};
+	r = sandboxes_new(&all, &d->sandboxes);
 	if (r < 0)
 		return err_sys(err, "CONFIG", -r, "start");
 	if (d->runtime->ops->probe(d->runtime, &why) < 0) {

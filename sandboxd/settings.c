@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "lib/fs.h"
+#include "sandboxd/runtimes.h"
 #include "sandboxd/toml.h"
 
 #define FILE_MAX_BYTES (1U << 20)
@@ -281,16 +282,16 @@ static int set_runtime(const struct setting *s, const struct toml *v, struct con
 {
 	if (v->type != TOML_STRING)
 		return wrong(s, v, err, "a string");
-	if (strcmp(v->string, "oci") == 0)
-		c->runtime_type = RUNTIME_OCI;
-	else if (strcmp(v->string, "docker") == 0)
-		c->runtime_type = RUNTIME_DOCKER;
-	else
-		return err_set(err, ERR_NOT_SUPPORTED, "CONFIG", EINVAL,
-			       "line %u: %s.%s: '%s' is not built into this sandboxd; what there is: oci, "
-			       "docker",
-			       v->line, s->section, s->key, v->string);
-	return 0;
+	const struct runtime_kind *kind = runtime_kind_find(v->string);
+	if (kind) {
+		c->runtime_kind = kind;
+		return 0;
+	}
+	_cleanup_buf_ struct buf words = BUF_INIT(1024);
+	runtime_kind_words(&words);
+	return err_set(err, ERR_NOT_SUPPORTED, "CONFIG", EINVAL,
+		       "line %u: %s.%s: '%s' is not built into this sandboxd; what there is: %s", v->line,
+		       s->section, s->key, v->string, words.failed ? "" : buf_cstr(&words));
 }
 
 static int set_secure(const struct setting *s, const struct toml *v, struct config *c, struct err *err)

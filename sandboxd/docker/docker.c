@@ -3,6 +3,7 @@
  */
 #include "sandboxd/docker/docker.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -199,6 +200,32 @@ static int certificates_of(const char *address, char **ret, struct err *err)
 		*ret = NULL;
 		return err_set(err, ERR_INTERNAL, "CONFIG", ENOMEM, "out of memory");
 	}
+	return 0;
+}
+
+int docker_check(const struct config *config, struct err *err)
+{
+	const struct config_docker *d = &config->docker;
+	struct in_addr v4;
+
+	if (inet_pton(AF_INET, d->publish_host, &v4) != 1)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.publish_host: '%s' is no IPv4 address", d->publish_host);
+	if (v4.s_addr != INADDR_ANY && (ntohl(v4.s_addr) >> 24) != 127)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.publish_host: '%s' is not where this server looks for agents: "
+			       "127.0.0.1 or 0.0.0.0",
+			       d->publish_host);
+	if (!d->port_range_min != !d->port_range_max || d->port_range_min > d->port_range_max)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.port_range_min and docker.port_range_max: %u to %u is no range",
+			       d->port_range_min, d->port_range_max);
+	if (strcmp(d->network_mode, "none") == 0)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "docker.network_mode: with 'none' nobody could reach the agent");
+	if (!d->secure_type != !d->runtime)
+		return err_set(err, ERR_INVALID, "CONFIG", EINVAL,
+			       "secure_runtime.type and secure_runtime.docker_runtime go together");
 	return 0;
 }
 

@@ -11,5 +11,7 @@
 #include "sandboxd/config.h"
 #include "sandboxd/runtime.h"
 
+/* What [docker] and [secure_runtime] may say. */
+int docker_check(const struct config *config, struct err *err);
 int docker_new(const struct runtime_env *env, const struct config *config, struct runtime **ret,
 	       struct err *err);

@@ -98,14 +98,14 @@ static int make_environments(struct oci *oci)
 	return 0;
 }
 
-int oci_new(const struct runtime_env *env, const struct config *config, struct runtime **ret)
+int oci_new(const struct runtime_env *env, const struct config *config, struct runtime **ret, struct err *err)
 {
 	struct oci *oci = calloc(1, sizeof(*oci));
 	char name[17];
 
 	if (!oci || make_environments(oci) < 0) {
 		free(oci);
-		return -ENOMEM;
+		return err_sys(err, "CONFIG", ENOMEM, "start");
 	}
 	oci->rt.ops = &ops;
 	oci->env = *env;
@@ -116,7 +116,7 @@ int oci_new(const struct runtime_env *env, const struct config *config, struct r
 	if (network_init(&oci->network, config, oci->envp) < 0) {
 		free_environments(oci);
 		free(oci);
-		return -ENAMETOOLONG;
+		return err_sys(err, "CONFIG", ENAMETOOLONG, "start: the paths of the network");
 	}
 	logs_init(&oci->logs, oci);
 	(void)snprintf(oci->root_name, sizeof(oci->root_name), "host-%s", random_hex(name, 16));

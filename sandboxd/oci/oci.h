@@ -14,5 +14,5 @@
 #include "sandboxd/config.h"
 #include "sandboxd/runtime.h"
 
-/* config and env outlive the driver. */
-int oci_new(const struct runtime_env *env, const struct config *config, struct runtime **ret);
+int oci_new(const struct runtime_env *env, const struct config *config, struct runtime **ret,
+	    struct err *err);
