@@ -185,6 +185,7 @@ struct http_tunnel {
 	void (*data)(struct http_tunnel *t, const void *data, size_t n);
 	bool raw;     /* set it when the protocol has been switched (101): there is no next request */
 	bool keep;    /* after the reply the connection may serve another request */
+	bool framed;  /* the head of the reply tells where it ends: a client sees by itself that it is cut */
 	bool between; /* what has been given ends between two chunks: a zero may lead the size of the next */
 };
 

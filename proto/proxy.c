@@ -224,7 +224,8 @@ static void decide_end(struct proxy *p, unsigned status)
 		p->framing = FRAMING_LENGTH;
 		p->left = 0;
 	}
-	p->tunnel.keep = p->framing != FRAMING_CLOSE && http_keep_alive(p->req) &&
+	p->tunnel.framed = p->framing != FRAMING_CLOSE;
+	p->tunnel.keep = p->tunnel.framed && http_keep_alive(p->req) &&
 			 (p->framing != FRAMING_CHUNKED || http_minor(p->req) > 0);
 	p->complete = p->framing == FRAMING_LENGTH && p->left == 0;
 }

@@ -363,7 +363,9 @@ static void source_break(struct http_req *req)
 {
 	static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
 
-	if (!req->source_chunked && req->source_left < 0)
+	bool framed = req->tunnel ? req->tunnel->framed : req->source_chunked || req->source_left >= 0;
+
+	if (!framed)
 		(void)setsockopt(req->conn->sock.io.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	conn_kill(req->conn);
 }

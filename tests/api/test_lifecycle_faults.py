@@ -1,6 +1,8 @@
 """System calls of sandboxd that fail within a sandbox's life: it is told, and afterwards nothing is left and all works."""
 
 import os
+import sqlite3
+from contextlib import closing
 
 import httpx
 import pytest
@@ -9,7 +11,7 @@ import faults
 from conftest import SANITIZED
 from daemon import Sandboxd
 from faults import Order
-from test_lifecycle import body, delete, running, wait
+from test_lifecycle import body, create, delete, nothing_left, running, wait
 from test_lifecycle_crash import NOTHING, all_of, census, stop
 
 pytestmark = [
@@ -65,3 +67,20 @@ def test_faults_within_the_life_of_a_sandbox(start, tmp_path):
     assert sum(hits > 0 for _, hits in ends.values()) > len(ends) / 2, ends
     stop(sandboxd)
     assert census(sandboxd) == NOTHING
+
+
+def test_a_store_that_cannot_note_that_it_runs(sandboxd):
+    """It fails, with its reason, and its container goes; the next one is well."""
+    with closing(sqlite3.connect(sandboxd.state / "sandboxd.db", timeout=60)) as db:
+        db.execute("CREATE TRIGGER refuse BEFORE UPDATE OF state ON sandboxes WHEN new.reason = 'running'"
+                   " BEGIN SELECT RAISE(FAIL, 'not today'); END")
+        db.commit()
+        id = create(sandboxd)
+        status = wait(sandboxd, id, "Failed")["status"]
+        assert (status["reason"], status["message"]) == ("store_error", "The store could not note that the sandbox runs.")
+        db.execute("DROP TRIGGER refuse")
+        db.commit()
+    assert "not today" in sandboxd.logs()
+    delete(sandboxd, id)
+    nothing_left(sandboxd, id)
+    delete(sandboxd, running(sandboxd))

@@ -290,6 +290,58 @@ def test_missing_program_is_named(tmp_path, start_sandboxd):
     nothing_left(sandboxd)
 
 
+# ---- what is told meanwhile ----------------------------------------------------------------
+
+
+def told(sandboxd, id, reason):
+    """The status, once it has this reason; it must come to that before it is anything but Pending."""
+    while True:
+        status = get(sandboxd, id)["status"]
+        assert status["state"] == "Pending", status
+        if status["reason"] == reason:
+            return status
+        threading.Event().wait(0.02)
+
+
+def test_waits_for_its_turn(tmp_path, start_sandboxd):
+    hold = threading.Event()
+    with Registry({"one": Image(layer([*shell(), file("n", b"1")])), "two": Image()}, hold=hold) as registry:
+        sandboxd = start_sandboxd(**config(tmp_path, image_pulls_max=1, insecure_registries=[registry.host]))
+        first = create(sandboxd, image=named(f"{registry.host}/one"))
+        assert registry.asked.wait(30)
+        told(sandboxd, first, "image_pulling")
+        second = create(sandboxd, image=named(f"{registry.host}/two"))
+        assert told(sandboxd, second, "image_waiting")["message"] == "The image waits until others have been fetched."
+        assert not [path for path in registry.requests if "/two/" in path]
+        third = create(sandboxd, image=named(f"{registry.host}/two"))
+        told(sandboxd, third, "image_waiting")
+        hold.set()
+        for id in (first, second, third):
+            assert wait(sandboxd, id, "Running")["timing"]["pulledMs"] > 0
+
+
+def test_is_told_that_it_unpacks(tmp_path, start_sandboxd):
+    """Also to one that came later and stands behind the same work."""
+    Image().layout(tmp_path / "layout")
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin/umoci"
+    tool.write_text(f"#!/bin/sh\nread x <{go}\nexec {shutil.which('umoci')} \"$@\"\n")
+    tool.chmod(0o755)
+    settings = config(tmp_path, [("mine", f"oci:{tmp_path}/layout"), ("same", f"oci:{tmp_path}/layout:latest")])
+    sandboxd = start_sandboxd(**settings, env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+    first = create(sandboxd, image=named("mine"))
+    assert told(sandboxd, first, "image_unpacking")["message"] == "The image is being unpacked."
+    second = create(sandboxd, image=named("same"))
+    told(sandboxd, second, "image_unpacking")
+    assert kept(sandboxd) == []
+    go.write_text("now\n")
+    for id in (first, second):
+        wait(sandboxd, id, "Running")
+    assert len(kept(sandboxd)) == 1
+
+
 # ---- what ends before it is done ---------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 
+import httpx
 import pytest
 from conftest import SANITIZED
 
@@ -138,6 +139,64 @@ def test_the_agent_goes_in_the_middle(place, upstream):
             assert not text.endswith(b"0\r\n\r\n") and len(text) < 1000, (kind, text)
     assert sandboxd.http.get("/health").status_code == 200
     delete(sandboxd, id)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+SAID = {  # what the server behind answers, and how it is asked
+    "trailers": (OK + b"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5;ext=1\r\nhello\r\n0\r\nX-Sum: abc\r\n\r\n", "GET"),
+    "head": (OK + b"Content-Length: 999\r\nETag: e\r\n\r\n", "HEAD"),
+    "no content": (b'HTTP/1.1 204 No Content\r\nX-A: 1\r\nETag: "x"\r\n\r\n', "GET"),
+    "not modified": (b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 50\r\n\r\n', "GET"),
+    "interim": (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + b"Set-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 2\r\n\r\nok", "GET"),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: /x?y#z\r\nContent-Length: 0\r\n\r\n", "GET"),
+    "large head": (OK + b"X-Big: " + b"y" * 30000 + b"\r\nContent-Length: 2\r\n\r\nok", "GET"),
+    "to the end": (OK + b"\r\n" + b"x" * 5000, "GET"),
+    "dies": (OK + b"Content-Length: 1000\r\n\r\n" + b"x" * 500, "GET"),
+    "dies in chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "GET"),
+    "before the body": (b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig\n", "POST"),
+    "continue": (b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nok", "POST"),
+}
+
+
+def test_as_it_is_without_us(place, upstream):
+    """The same bytes, but for the fields of the connection and our own."""
+    sandboxd, id = place
+
+    def handle(connection, head, rest):
+        connection.sendall(SAID[head.split(b"/")[1].split(b" ")[0].decode().replace("_", " ")][0])
+        connection.shutdown(socket.SHUT_WR)
+        read_all(connection)
+
+    def said(connection, target, method):
+        more = "\r\nExpect: 100-continue\r\nContent-Length: 100000" if method == "POST" else ""
+        with connection:
+            connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close{more}\r\n\r\n".encode())
+            lines = read_all(connection).split(b"\r\n")
+        return [line for line in lines if not line.lower().startswith((b"connection:", b"x-request-id:"))]
+
+    up = upstream(handle)
+    for name, (_, method) in SAID.items():
+        target = "/" + name.replace(" ", "_")
+        direct = said(socket.create_connection(("127.0.0.1", up.port), timeout=END_TIMEOUT_S), target, method)
+        assert said(sandboxd.raw(), path(id, up, target), method) == direct and len(direct) > 2, name
+
+
+def test_behind_which_a_server_begins_again(place, upstream):
+    """One connection of the client: the server behind is there, is not, and is there again."""
+    sandboxd, id = place
+    up = upstream(answer(b"ok"))
+    with sandboxd.client(limits=httpx.Limits(max_connections=1)) as client:
+        assert client.get(path(id, up)).text == "ok"
+        port = up.port
+        up.close()
+        assert client.get(path(id, up)).status_code == 502
+        up.listener = socket.socket()
+        up.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        up.listener.bind(("127.0.0.1", port))
+        up.listener.listen()
+        up.thread = threading.Thread(target=up.serve, daemon=True)
+        up.thread.start()
+        assert client.get(path(id, up)).text == "ok"
 
 
 def memory_kb(pid, field):

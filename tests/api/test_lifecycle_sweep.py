@@ -5,7 +5,9 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from uuid import UUID
 
+import jsonschema_rs
 import pytest
 
 from daemon import END_TIMEOUT_S
@@ -76,6 +78,63 @@ def test_each_post_is_done_once(start_sandboxd):
         microsecond=datetime.fromisoformat(later).microsecond // 1000 * 1000)
     assert events(second, id) == ["Pending", "Running", "Pausing", "Paused", "Resuming", "Running"]
     assert second.http.delete(f"/snapshots/{snapshot}").status_code == 204
+
+
+# ---- diagnostics --------------------------------------------------------------------
+
+SCOPES = ("container", "lifecycle", "runtime", "network", "process", "all")
+TEXTS = {  # what diagnostic-api.yml says of them, and nothing more
+    "type": "object",
+    "required": ["sandboxId", "kind", "scope", "delivery", "contentType", "truncated"],
+    "additionalProperties": False,
+    "properties": {
+        **{name: {"type": "string"} for name in ("sandboxId", "scope", "contentType", "content")},
+        "kind": {"enum": ["logs", "events"]},
+        "delivery": {"enum": ["inline", "url"]},
+        "contentUrl": {"type": "string", "format": "uri"},
+        "contentLength": {"type": "integer", "minimum": 0},
+        "expiresAt": {"type": "string", "format": "date-time"},
+        "truncated": {"type": "boolean"},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+    },
+    "oneOf": [
+        {"required": ["content"], "properties": {"delivery": {"const": "inline"}, "contentUrl": False, "expiresAt": False}},
+        {"required": ["contentUrl", "expiresAt"], "properties": {"delivery": {"const": "url"}, "content": False}},
+    ],
+}
+REFUSAL = {"type": "object", "required": ["code", "message"], "additionalProperties": False,
+           "properties": {"code": {"type": "string"}, "message": {"type": "string"}}}
+
+
+@pytest.mark.runtimes
+def test_diagnostics_of_every_state(start_sandboxd):
+    """Both kinds, every scope, in each state in which a sandbox rests; and what is refused."""
+    sandboxd = start_sandboxd()
+    texts, refusal = (jsonschema_rs.validator_for(schema, validate_formats=True) for schema in (TEXTS, REFUSAL))
+    ids = {"Running": running(sandboxd), "Failed": create(sandboxd, entrypoint=["/no/such/program"])}
+    ids["Paused"], ids["Terminated"] = running(sandboxd), create(sandboxd, entrypoint=["true"])
+    assert sandboxd.http.post(f"/sandboxes/{ids['Paused']}/pause").status_code == 202
+    for state, id in ids.items():
+        wait(sandboxd, id, state)
+    requests = [(id, state, kind, scope) for state, id in ids.items() for kind in ("logs", "events") for scope in SCOPES]
+    for id, state, kind, scope in requests:
+        answer = sandboxd.http.get(f"/sandboxes/{id}/diagnostics/{kind}", params={"scope": scope})
+        assert answer.status_code == 200 and answer.headers["content-type"] == "application/json", (state, kind, scope, answer.text)
+        UUID(answer.headers["x-request-id"])
+        said = answer.json()
+        texts.validate(said)
+        assert (said["sandboxId"], said["kind"], said["scope"]) == (id, kind, scope)
+        assert scope != "lifecycle" or f" lifecycle {state}" in said["content"]
+    for path, status in ((f"/sandboxes/{ids['Running']}/diagnostics/logs?scope=everything", 400),
+                         (f"/sandboxes/{ids['Running']}/diagnostics/events?scope=", 400),
+                         ("/sandboxes/no-such/diagnostics/logs?scope=all", 404),
+                         ("/sandboxes/no-such/diagnostics/events?scope=all", 404)):  # fmt: skip
+        answer = sandboxd.http.get(path)
+        assert answer.status_code == status, path
+        refusal.validate(answer.json())
+    answer = sandboxd.client().get(f"/sandboxes/{ids['Running']}/diagnostics/logs?scope=all")
+    assert answer.status_code == 401
+    refusal.validate(answer.json())
 
 
 # ---- DELETE ------------------------------------------------------------------------

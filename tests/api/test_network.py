@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from daemon import END_TIMEOUT_S, SANDBOXD, events
-from test_lifecycle import body, crash, create, delete, get, nothing_left, snapshot_of, wait
+from test_lifecycle import body, container_pid, crash, create, delete, get, nothing_left, snapshot_of, wait
+from test_lifecycle_crash import NOTHING, census, stop
 from test_lifecycle_snapshot import restore
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
@@ -219,6 +221,47 @@ def test_many_at_once(house, start):
         assert len(addresses) == 8 and sorted(addresses) == leases(sandboxd)
         list(pool.map(lambda id: delete(sandboxd, id), ids))
     gone(house, sandboxd, *ids)
+
+
+def held_namespaces(sandboxd):
+    """What could keep one of them when its processes are gone: descriptors and mounts of the server."""
+    process = Path(f"/proc/{sandboxd.pid}")
+    found = [line for line in (process / "mountinfo").read_text().splitlines() if " nsfs " in line and str(sandboxd.state) in line]
+    for fd in (process / "fd").iterdir():
+        with suppress(OSError):
+            found += [name for name in [os.readlink(fd)] if name.startswith("net:")]
+    return found
+
+
+def test_a_crowd_comes_and_goes(house, start):
+    """Some are deleted at once, some when they run, some are killed from outside: then there is nothing of any."""
+    sandboxd = start()
+    delete(sandboxd, running(sandboxd))  # what all share is there
+    links, rules = house.links(), house.run("nft", "list", "ruleset")
+    held = held_namespaces(sandboxd)
+
+    def live(n):
+        id = create(sandboxd, metadata={"n": str(n)})
+        if n % 3 == 0:  # on its way
+            assert sandboxd.http.delete(f"/sandboxes/{id}").status_code == 204
+            return id
+        wait(sandboxd, id, "Running")
+        if n % 3 == 1:
+            os.kill(container_pid(sandboxd, id), signal.SIGKILL)
+            assert wait(sandboxd, id, "Failed")["status"]["reason"] == "container_killed"
+        delete(sandboxd, id)
+        return id
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(live, range(24)))
+    for id in ids:
+        wait(sandboxd, id, "Terminated")
+    gone(house, sandboxd, *ids)
+    assert house.links() == links and house.run("nft", "list", "ruleset") == rules
+    assert held_namespaces(sandboxd) == held
+    stop(sandboxd)
+    assert census(sandboxd, ids) == NOTHING
+    assert house.links() == ["lo", "uplink"] and house.rules() == []
 
 
 def test_no_address_left(house, start):

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import socket
+import struct
 import threading
 
 import pytest
@@ -237,6 +238,35 @@ def test_a_reply_that_breaks_off_is_broken_off(execd, upstream):
         with pytest.raises(Exception, match="(?i)peer closed|incomplete|reset|disconnect"):
             execd.http.get(f"/proxy/{up.port}/")
     assert execd.http.get("/ping").status_code == 200
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 300000", b"Transfer-Encoding: chunked", b"Connection: close"])
+def test_what_came_before_the_cut_arrives(execd, upstream, framing):
+    """As without us: all of it, then the end; only where the end would look like the reply's own, a reset."""
+    body = b"x" * 200000
+    body = b"%x\r\n%s\r\n" % (len(body), body) if b"chunked" in framing else body
+    read = threading.Event()
+
+    def handle(connection, _head, _rest):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + body)
+        if framing == b"Connection: close":
+            assert read.wait(30)  # a reset overtakes what is on its way
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    up = upstream(handle)
+    with execd.raw() as connection:
+        connection.sendall(b"GET /proxy/%d/ HTTP/1.1\r\nHost: x\r\n%s\r\n" % (up.port, AUTH))
+        got = b""
+        while not got.endswith(b"\r\n\r\n" + body):
+            piece = connection.recv(65536)
+            assert piece, len(got)
+            got += piece
+        read.set()
+        if framing == b"Connection: close":
+            with pytest.raises(ConnectionResetError):
+                connection.recv(1)
+        else:
+            assert connection.recv(1) == b""
 
 
 def test_a_client_that_leaves_takes_the_upstream_with_it(execd, upstream):
