@@ -78,11 +78,6 @@ static struct toml *get(const struct toml *table, const char *key, size_t n)
 	return NULL;
 }
 
-struct toml *toml_get(const struct toml *table, const char *key)
-{
-	return get(table, key, strlen(key));
-}
-
 static void path_done(struct path *path)
 {
 	for (size_t i = 0; i < path->n; i++)

@@ -47,6 +47,3 @@ const char *toml_type_name(enum toml_type type);
 /* -EINVAL with *err, which says line and problem. *ret is the root table. */
 int toml_parse(const char *text, size_t n, struct toml **ret, struct err *err);
 void toml_free(struct toml *t);
-
-/* The child of a table, or NULL. */
-struct toml *toml_get(const struct toml *table, const char *key);

@@ -12,7 +12,7 @@ from conftest import SANITIZED
 
 from daemon import END_TIMEOUT_S, read_head
 from test_lifecycle import container_pid, delete, running
-from test_proxy import answer, read_all, upstream  # noqa: F401, a fixture
+from test_proxy import Upstream, answer, read_all, upstream  # noqa: F401, a fixture
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -184,18 +184,12 @@ def test_as_it_is_without_us(place, upstream):
 def test_behind_which_a_server_begins_again(place, upstream):
     """One connection of the client: the server behind is there, is not, and is there again."""
     sandboxd, id = place
-    up = upstream(answer(b"ok"))
+    up = Upstream(answer(b"ok"))
     with sandboxd.client(limits=httpx.Limits(max_connections=1)) as client:
         assert client.get(path(id, up)).text == "ok"
-        port = up.port
         up.close()
         assert client.get(path(id, up)).status_code == 502
-        up.listener = socket.socket()
-        up.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        up.listener.bind(("127.0.0.1", port))
-        up.listener.listen()
-        up.thread = threading.Thread(target=up.serve, daemon=True)
-        up.thread.start()
+        upstream(answer(b"ok"), port=up.port)
         assert client.get(path(id, up)).text == "ok"
 
 

@@ -15,8 +15,8 @@ from daemon import TOKEN, accept_each
 class Upstream:
     """A server of scripted conversations: handle(connection, head, rest) for each connection."""
 
-    def __init__(self, handle, host="127.0.0.1"):
-        self.listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    def __init__(self, handle, host="127.0.0.1", port=0):
+        self.listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port = self.listener.getsockname()[1]
         self.heads = []
         self.handle = handle
