@@ -142,6 +142,14 @@ void conn_idle(struct http_conn *c)
 	conn_deadline(c, c->server->config.idle_timeout_ms);
 }
 
+/* Its client is not served, or not yet: where there are too many connections, those of long ago give way. */
+static void conn_slow(struct http_conn *c)
+{
+	c->idle_since_ms = loop_now_ms(c->server->loop);
+	list_del(&c->link);
+	list_add_tail(&c->server->slow, &c->link);
+}
+
 static void conn_busy(struct http_conn *c)
 {
 	list_del(&c->link);
@@ -153,6 +161,7 @@ void conn_close(struct http_conn *c)
 {
 	c->state = CONN_CLOSING;
 	c->lingers = !c->eof && (!c->body.complete || c->in.len > c->in_off);
+	conn_slow(c);
 	conn_deadline(c, c->server->config.idle_timeout_ms);
 }
 
@@ -165,6 +174,7 @@ void conn_replied(struct http_conn *c, bool keep)
 		conn_close(c);
 	} else if (!c->body.complete) {
 		c->state = CONN_DRAIN;
+		conn_slow(c);
 		conn_deadline(c, c->server->config.head_timeout_ms);
 	} else {
 		conn_idle(c);
@@ -190,15 +200,18 @@ static bool step_head(struct http_conn *c)
 	}
 	if (n == 0)
 		return false;
-	if (c->scanned == 0) {
-		conn_busy(c);
-		conn_deadline(c, config->head_timeout_ms);
-	}
+	bool begins = c->scanned == 0;
 	/* No further than the limit, so that the verdict does not depend on how much has come at once. */
 	head_n = head_find(data, MIN(n, config->header_max + 1), &c->scanned);
-	if (head_n == 0 && n <= config->header_max)
+	if (head_n == 0 && n <= config->header_max) {
+		if (begins) {
+			conn_slow(c);
+			conn_deadline(c, config->head_timeout_ms);
+		}
 		return false;
+	}
 
+	conn_busy(c);
 	c->req = req_new(c);
 	if (!c->req) {
 		conn_kill(c);
@@ -212,7 +225,6 @@ static bool step_head(struct http_conn *c)
 		reply_status(c->req, 431, "HEADERS_TOO_LARGE", true,
 			     "the headers are over the limit of %zu bytes", config->header_max);
 	} else {
-		c->deadline_ms = 0;
 		c->scanned = 0;
 		(void)buf_append(&c->req->text, data, (size_t)head_n);
 		c->in_off += (size_t)head_n;
@@ -403,6 +415,14 @@ bool conn_is_idle(const struct http_conn *c)
 	if (c->state != CONN_HEAD || c->in.len > 0 || c->blocked || (c->fresh && since_ms < HTTP_FRESH_MS))
 		return false;
 	return recv(c->sock.io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
+}
+
+bool conn_gives_way(const struct http_conn *c)
+{
+	uint64_t since_ms = loop_now_ms(c->server->loop) - c->idle_since_ms;
+
+	return (c->state == CONN_HEAD || c->state == CONN_DRAIN || c->state == CONN_CLOSING) && !c->blocked &&
+	       since_ms >= HTTP_FRESH_MS;
 }
 
 static uint32_t sock_ready(struct lws_sock *sock, uint32_t events)

@@ -39,6 +39,7 @@ struct http_server {
 	struct list listeners;
 	struct list conns; /* all that are busy */
 	struct list idle;  /* between requests, longest idle first */
+	struct list slow;  /* within a request's head, or after a last reply, longest first */
 	unsigned conns_n;
 
 	int reserve_fd;	    /* given up to accept and refuse when descriptors run out */
@@ -72,7 +73,7 @@ struct body {
 };
 
 struct http_conn {
-	struct list link; /* in server->conns or ->idle */
+	struct list link; /* in server->conns, ->idle or ->slow */
 	struct http_server *server;
 	struct lws_sock sock;
 	enum conn_state state;
@@ -154,6 +155,8 @@ void conn_kill(struct http_conn *c);
 void conn_kick(struct http_conn *c);
 /* Between requests, and none is on its way as far as can be known. */
 bool conn_is_idle(const struct http_conn *c);
+/* Of those in ->slow. */
+bool conn_gives_way(const struct http_conn *c);
 /* Writes what is in out. */
 void conn_flush(struct http_conn *c);
 /* ms from now, 0: no deadline. */

@@ -77,13 +77,21 @@ void server_conn_gone(struct http_server *s)
 		s->config.on_empty(s->config.app);
 }
 
-/* The longest idle connection gives way. */
+/* The longest idle connection gives way, else the one that has been sending its request the longest. */
 static bool evict_idle(struct http_server *s)
 {
 	list_foreach_safe (node, &s->idle) {
 		struct http_conn *c = list_entry(node, struct http_conn, link);
 
 		if (conn_is_idle(c)) {
+			conn_kill(c);
+			return true;
+		}
+	}
+	list_foreach_safe (node, &s->slow) {
+		struct http_conn *c = list_entry(node, struct http_conn, link);
+
+		if (conn_gives_way(c)) {
 			conn_kill(c);
 			return true;
 		}
@@ -200,6 +208,7 @@ int http_server_new(struct loop *loop, const struct http_config *config, struct 
 	list_init(&s->listeners);
 	list_init(&s->conns);
 	list_init(&s->idle);
+	list_init(&s->slow);
 	list_init(&s->spare_reqs);
 	s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	r = lws_loop_new(loop, &s->lws, err);
@@ -231,6 +240,7 @@ void http_server_free(struct http_server *s)
 	}
 	close_all(&s->conns);
 	close_all(&s->idle);
+	close_all(&s->slow);
 	loop_timer_del(&s->accept_timer);
 	list_foreach_safe (node, &s->spare_reqs) {
 		struct http_req *req = list_entry(node, struct http_req, link);

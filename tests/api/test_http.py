@@ -862,6 +862,23 @@ def test_idle_connections_give_way(start):
     assert idle[3].ask("GET", "/ping").status == 200
 
 
+@pytest.mark.parametrize("first", [b"GET /pi", b"POST /nope HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\nConnection: close\r\n\r\n"])
+def test_slow_connections_give_way(start, first):
+    """Those who send a byte of a request now and then keep nobody out, nor do those who stay when they have been refused."""
+    echo = start(conns_max=4)
+    slow = [echo.connect() for _ in range(4)]
+    for connection in slow:
+        connection.send(first)
+    assert echo.connect().ask("GET", "/ping").status == 200
+    if b"nope" in first:
+        assert slow[0].reply().status == 404
+        assert slow[0].at_end()
+        return
+    assert slow[0].at_end()
+    slow[3].send(b"ng HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert slow[3].reply().body == b"pong"
+
+
 def test_busy_connections_do_not(start):
     echo = start(conns_max=2)
     busy = [echo.connect() for _ in range(2)]
