@@ -5,7 +5,7 @@
 #
 # Only proto/ knows libwebsockets. Only execd/api, sandboxd/api and the two mains
 # know both HTTP and the nouns: a noun must not reach proto/http.h, not even
-# through another header.
+# through another header. And the pages of folders name no file that is not there.
 set -eu
 cd "$(dirname "$0")/.."
 bad=0
@@ -49,5 +49,12 @@ done
 for file in $(find execd sandboxd -name '*.[ch]' ! -path '*/api/*' ! -name main.c); do
 	! gcc -D_GNU_SOURCE -I. -MM -MG "$file" | grep -q 'proto/http\.h' ||
 		complain "$file, a noun, reaches proto/http.h"
+done
+
+# Pages that say the way name files that are there.
+for page in */README.md execd/isolated/README.md; do
+	for name in $(grep -oE '(^|[^*_`a-z/.])[a-z][a-z0-9_/]*\.[chy][a-z]*' "$page" | grep -oE '[a-z][a-z0-9_/]*\.(c|h|py|yaml)$' | sort -u); do
+		[ -e "$name" ] || [ -n "$(find "${page%/*}" -path "*/$name")" ] || complain "$page names $name, which is not there"
+	done
 done
 exit $bad
