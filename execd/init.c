@@ -53,7 +53,10 @@ static void on_exit_status(struct child *child, int wstatus, const struct rusage
 	struct init *i = container_of(child, struct init, child);
 	int code = WIFSIGNALED(wstatus) ? 128 + WTERMSIG(wstatus) : WEXITSTATUS(wstatus);
 	(void)usage;
-	log_info("the entrypoint '%s' has ended with code %d", i->config.entrypoint[0], code);
+	if (code == 128 + SIGKILL && i->config.out_of_memory(i->config.arg))
+		log_warn("the entrypoint '%s' " INIT_OUT_OF_MEMORY, i->config.entrypoint[0]);
+	else
+		log_info("the entrypoint '%s' has ended with code %d", i->config.entrypoint[0], code);
 	i->config.stop(i->config.arg, code);
 }
 

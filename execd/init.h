@@ -16,10 +16,15 @@
 struct init_config {
 	bool init;		 /* --init was given */
 	char *const *entrypoint; /* NULL: none; borrowed */
+	/* A process of the container was killed for want of memory since its begin. */
+	bool (*out_of_memory)(void *arg);
 	/* The agent is to end with this code. Called again when a signal asks again. */
 	void (*stop)(void *arg, int code);
 	void *arg;
 };
+
+/* What is logged of an entrypoint that was: the docker driver reads it among the last lines. */
+#define INIT_OUT_OF_MEMORY "was killed for want of memory"
 
 struct init;
 

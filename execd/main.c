@@ -53,6 +53,7 @@ struct agent {
 	uint16_t port;
 	int exit_code;
 	bool stopping;
+	uint64_t oom_kills; /* in the container, before there was anything of ours */
 };
 
 /* ---- stopping ---------------------------------------------------------- */
@@ -75,6 +76,14 @@ static void agent_stop(void *arg, int code)
 	a->exit_code = code;
 	ptys_stop(a->execd.ptys); /* while the loop still runs: their clients are told */
 	commands_stop(a->execd.commands, a->options.grace_ms, commands_stopped, a);
+}
+
+static bool agent_out_of_memory(void *arg)
+{
+	const struct agent *a = arg;
+	uint64_t kills;
+
+	return metrics_oom_kills(a->execd.metrics, &kills) >= 0 && kills > a->oom_kills;
 }
 
 /* ---- starting ---------------------------------------------------------- */
@@ -173,8 +182,11 @@ static int agent_build(struct agent *a, struct err *err)
 {
 	struct execd *e = &a->execd;
 	const struct http_config http = {.routes = execd_routes, .app = e, .authorize = auth_check};
-	const struct init_config init = {
-		.init = a->options.init, .entrypoint = a->options.entrypoint, .stop = agent_stop, .arg = a};
+	const struct init_config init = {.init = a->options.init,
+					 .entrypoint = a->options.entrypoint,
+					 .out_of_memory = agent_out_of_memory,
+					 .stop = agent_stop,
+					 .arg = a};
 	e->token = a->options.token;
 	e->env_file = (char *)a->options.env_file;
 	e->isolation_root = a->options.isolation_root;
@@ -192,6 +204,8 @@ static int agent_build(struct agent *a, struct err *err)
 		r = pool_new(e->loop, POOL_THREADS, POOL_QUEUE, &e->pool);
 	if (r >= 0)
 		r = metrics_new(&e->metrics);
+	if (r >= 0)
+		(void)metrics_oom_kills(e->metrics, &a->oom_kills);
 	if (r >= 0)
 		r = runs_new(e->loop, NULL, &e->runs);
 	if (r >= 0)

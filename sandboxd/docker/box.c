@@ -45,6 +45,7 @@ void docker_box_free(struct docker_box *b)
 	engine_cancel(&b->call);
 	engine_cancel(&b->attach);
 	engine_cancel(&b->side);
+	engine_cancel(&b->alive);
 	loop_timer_del(&b->again);
 	loop_defer_cancel(&b->soon);
 	list_del(&b->link);

@@ -28,6 +28,7 @@
 #define NOTES_MAX	 192
 #define ANNOUNCEMENT	 "listening on " /* HOST:PORT, the first that the agent says */
 #define ANNOUNCE_MAX	 256
+#define STARVED		 "was killed for want of memory" /* the entrypoint, as the agent says (execd/init.h) */
 
 enum link_state {
 	LINK_FIRST, /* since the start nobody has answered yet: who asks waits */
@@ -57,6 +58,7 @@ struct docker {
 	unsigned retry_ms;
 	struct runtime_finder finder;
 	struct runtime_limits likely; /* those of the last claim */
+	struct loop_defer turns;      /* a pull has ended: others may begin */
 };
 
 enum phase {
@@ -91,6 +93,7 @@ struct docker_box {
 	bool listens;	 /* the agent has said so */
 	bool listed;	 /* by the daemon, this time */
 	bool spare;	 /* it waits to be claimed */
+	bool outlived;	 /* something in it was killed for want of memory, and that was not its end */
 	char name[RUNTIME_ID_MAX + 16];
 	char container[CONTAINER_ID_MAX]; /* its id, or "" */
 	char *spec;			  /* JSON, until it is created */
@@ -106,6 +109,7 @@ struct docker_box {
 	struct engine_call *attach; /* its output, until it listens; of a spare, its input too, until it is
 				       claimed */
 	struct engine_call *side;   /* beside RUNNING: freeze, commit */
+	struct engine_call *alive;  /* beside all: whether it has outlived the death of a process */
 	struct loop_timer again;    /* a removal that was refused */
 	struct loop_defer soon;
 	struct err err;
@@ -171,6 +175,8 @@ void docker_records_clean(const struct docker *d);
 void docker_destroy(struct runtime *rt, struct runtime_box *box, bool force);
 /* It has ended, or is said to: asks how, and tells. Waits for the step under way. */
 void docker_box_ended(struct docker_box *b);
+/* Its memory limit has killed something in it. */
+void docker_box_starved(struct docker_box *b);
 /* It is gone without a trace. */
 void docker_box_lost(struct docker_box *b);
 /* The next step towards nothing. */

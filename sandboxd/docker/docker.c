@@ -166,6 +166,7 @@ static void docker_free(struct runtime *rt)
 		docker_box_free(list_entry(l, struct docker_box, link));
 	docker_removals_free(d);
 	docker_logs_free(d);
+	loop_defer_cancel(&d->turns);
 	loop_timer_del(&d->retry);
 	engine_free(d->engine);
 	free(d->seccomp);

@@ -55,6 +55,17 @@ static void take_line(struct docker_box *b, const char *begin, size_t n)
 			*c = ' ';
 }
 
+/*
+ * The daemon says whether memory has ever run out in it, which may have been the end of a command only. Of
+ * the entrypoint's end the agent tells; of its own nobody can, unless it had come through the last time.
+ */
+static void judge_memory(struct docker_box *b, const struct buf *out)
+{
+	bool told = out->len > 0 && memmem(out->data, out->len, STARVED, strlen(STARVED));
+
+	b->exit.oom = b->exit.oom && (told || !b->outlived);
+}
+
 /* The last line that says something. stdout and stderr may come in any order: the agent's may be behind. */
 static void take_last_line(struct docker_box *b, struct buf *in)
 {
@@ -63,6 +74,7 @@ static void take_last_line(struct docker_box *b, struct buf *in)
 	size_t n;
 
 	(void)output_demux(in, &out);
+	judge_memory(b, &out);
 	while (last_line(&out, &begin, &n))
 		if (n < strlen(ANNOUNCEMENT) || memcmp(begin, ANNOUNCEMENT, strlen(ANNOUNCEMENT)) != 0) {
 			take_line(b, begin, n);
@@ -127,6 +139,25 @@ static void on_state(void *arg, const struct engine_answer *a)
 	if (docker_box_call(b, &b->call, "read the output", "GET", "/logs?stdout=1&stderr=1&tail=5",
 			    on_last_words, &err) < 0)
 		tell_end(b);
+}
+
+static void on_alive(void *arg, const struct engine_answer *a)
+{
+	struct docker_box *b = arg;
+
+	b->alive = NULL;
+	json_t *o = a->err ? NULL : json_loadb((const char *)a->body->data, a->body->len, 0, NULL);
+	if (json_is_true(json_object_get(json_object_get(o, "State"), "Running")) && !b->ended) {
+		b->outlived = true;
+		log_info("sandbox %s: its memory limit has killed a process in it", b->box->id);
+	}
+	json_decref(o);
+}
+
+void docker_box_starved(struct docker_box *b)
+{
+	if (b->phase == BOX_RUNNING && !b->dying && !b->outlived && !b->alive)
+		(void)docker_box_call(b, &b->alive, "look at the container", "GET", "/json", on_alive, NULL);
 }
 
 void docker_box_ended(struct docker_box *b)

@@ -310,6 +310,8 @@ static void see_event(struct docker *d, const json_t *e)
 			docker_box_remove(b);
 	} else if (strcmp(container, b->container) == 0 && (destroyed || strcmp(action, "die") == 0)) {
 		docker_box_ended(b);
+	} else if (strcmp(container, b->container) == 0 && strcmp(action, "oom") == 0) {
+		docker_box_starved(b);
 	}
 }
 
@@ -369,10 +371,11 @@ static void ask_events(struct docker *d)
 
 	/* It sends the head before it listens to itself: what happens between the two is in its memory. */
 	(void)buf_printf(&path, "/events?since=%" PRIu64 "&filters=", clock_real_ms() / 1000 - SINCE_S);
-	(void)snprintf(filters, sizeof(filters),
-		       "{\"type\":[\"container\"],\"event\":[\"create\",\"die\",\"destroy\",\"commit\"],"
-		       "\"label\":[\"" LABEL_OWNER "=%s\"]}",
-		       d->owner);
+	(void)snprintf(
+		filters, sizeof(filters),
+		"{\"type\":[\"container\"],\"event\":[\"create\",\"die\",\"destroy\",\"commit\",\"oom\"],"
+		"\"label\":[\"" LABEL_OWNER "=%s\"]}",
+		d->owner);
 	(void)engine_escape(&path, filters);
 	r.path = buf_cstr(&path);
 	if (engine_call(d->engine, &r, &d->events, &err) < 0)

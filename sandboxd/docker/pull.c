@@ -6,6 +6,10 @@
  * number of layers that are done and the bytes that have come, whenever it is
  * worth a word: the row of the sandbox is written each time. The time limit is
  * that of every image, whatever comes meanwhile.
+ *
+ * At most image_pulls_max images are fetched at once; the others wait for their
+ * turn, with a box in BOX_PULLING that has no call. An image that is on its way
+ * for another sandbox takes no place: the daemon fetches it once.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -31,6 +35,7 @@ struct pull {
 	struct docker_box *box;
 	struct loop_timer timer;
 	uint64_t began_ms;
+	bool joins; /* another's of the same image was under way when it began */
 	struct layer layers[LAYERS_MAX];
 	size_t layers_n, done;
 	size_t told_n, told_done;
@@ -39,13 +44,13 @@ struct pull {
 
 /* ---- how far it is ------------------------------------------------------------ */
 
-static void tell(struct pull *p, const char *message)
+static void tell(struct pull *p, const char *reason, const char *message)
 {
 	struct docker_box *b = p->box;
 	uint64_t limit_ms = (uint64_t)b->d->config->image_max_s * 1000;
 	uint64_t passed_ms = MIN(loop_now_ms(b->d->env.loop) - p->began_ms, limit_ms);
 
-	b->box->events->progress(b->box, "image_pulling", message,
+	b->box->events->progress(b->box, reason, message,
 				 (uint32_t)((limit_ms - passed_ms) / 1000) + DEADLINE_ADD);
 }
 
@@ -67,7 +72,7 @@ static void tell_far(struct pull *p)
 	(void)snprintf(message, sizeof(message),
 		       "The image is being fetched: %zu of %zu layers, %.1f of %.1f MB.", p->done,
 		       p->layers_n, (double)bytes / MB, (double)total / MB);
-	tell(p, message);
+	tell(p, "image_pulling", message);
 }
 
 static struct layer *layer_of(struct pull *p, const char *id)
@@ -140,14 +145,18 @@ static void on_progress(void *arg, struct buf *in)
 		tell_far(b->pull);
 }
 
+static void take_turns(struct loop_defer *turns);
+
 /* ---- its end -------------------------------------------------------------------- */
 
 void docker_pull_free(struct docker_box *b)
 {
-	if (b->pull)
-		loop_timer_del(&b->pull->timer);
+	if (!b->pull)
+		return;
+	loop_timer_del(&b->pull->timer);
 	free(b->pull);
 	b->pull = NULL;
+	loop_defer(b->d->env.loop, &b->d->turns, take_turns);
 }
 
 static void on_pulled(void *arg, const struct engine_answer *a)
@@ -187,10 +196,25 @@ static void on_timer(struct loop_timer *t)
 
 /* ---- its begin ------------------------------------------------------------------- */
 
+static bool has_turn(const struct docker_box *b)
+{
+	unsigned others = 0;
+
+	b->pull->joins = false;
+	list_foreach_safe (l, &b->d->boxes) {
+		const struct docker_box *o = list_entry(l, struct docker_box, link);
+		if (o == b || !o->pull || !o->call)
+			continue;
+		if (strcmp(o->image, b->image) == 0)
+			b->pull->joins = true;
+		others += !o->pull->joins;
+	}
+	return b->pull->joins || others < b->d->config->image_pulls_max;
+}
+
 static int begin(struct docker_box *b, struct err *err)
 {
 	_cleanup_buf_ struct buf path = BUF_INIT(ENGINE_PATH_MAX);
-	struct loop *loop = b->d->env.loop;
 	struct engine_request r = {
 		.what = "pull the image",
 		.method = "POST",
@@ -201,37 +225,70 @@ static int begin(struct docker_box *b, struct err *err)
 		.arg = b,
 	};
 
-	b->pull = calloc(1, sizeof(*b->pull));
-	if (!b->pull)
-		return err_set(err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
-	b->pull->box = b;
-	b->pull->began_ms = loop_now_ms(loop);
-	int e = loop_timer_set(loop, &b->pull->timer,
-			       b->pull->began_ms + (uint64_t)b->d->config->image_max_s * 1000, on_timer);
-	if (e < 0)
-		return err_sys(err, START_CODE, -e, "pull the image");
-	e = spec_pull_path(b->image, &path);
+	int e = spec_pull_path(b->image, &path);
 	r.path = buf_cstr(&path);
 	if (e < 0 || !r.path)
 		return err_set(err, ERR_INVALID, START_CODE, E2BIG, "image '%.64s...' is too long a name",
 			       b->image);
-	return engine_call(b->d->engine, &r, &b->call, err);
+	e = engine_call(b->d->engine, &r, &b->call, err);
+	docker_wipe(&b->auth); /* libcurl has its own copy, for as long as the call */
+	return e;
+}
+
+static void failed(struct docker_box *b, const struct err *err)
+{
+	docker_wipe(&b->auth);
+	docker_pull_free(b);
+	docker_box_failed(b, err);
+}
+
+static void take_turn(struct docker_box *b)
+{
+	struct err err;
+
+	if (begin(b, &err) < 0) {
+		failed(b, &err);
+		return;
+	}
+	log_info("sandbox %s: pulling %s", b->box->id, b->image);
+	tell(b->pull, "image_pulling", "The image is being fetched.");
+}
+
+static void take_turns(struct loop_defer *turns)
+{
+	struct docker *d = container_of(turns, struct docker, turns);
+
+	list_foreach_safe (l, &d->boxes) {
+		struct docker_box *b = list_entry(l, struct docker_box, link);
+		if (b->pull && !b->call && !b->dying && has_turn(b))
+			take_turn(b);
+	}
 }
 
 void docker_pull(struct docker_box *b)
 {
+	struct loop *loop = b->d->env.loop;
 	struct err err;
 
 	b->phase = BOX_PULLING;
 	b->pulled = true;
 	b->err = (struct err){0};
-	int r = begin(b, &err);
-	docker_wipe(&b->auth); /* libcurl has its own copy, for as long as the call */
-	if (r < 0) {
-		docker_pull_free(b);
-		docker_box_failed(b, &err);
+	b->pull = calloc(1, sizeof(*b->pull));
+	if (!b->pull) {
+		(void)err_set(&err, ERR_INTERNAL, START_CODE, ENOMEM, "out of memory");
+		failed(b, &err);
 		return;
 	}
-	log_info("sandbox %s: pulling %s", b->box->id, b->image);
-	tell(b->pull, "The image is being fetched.");
+	b->pull->box = b;
+	b->pull->began_ms = loop_now_ms(loop);
+	int e = loop_timer_set(loop, &b->pull->timer,
+			       b->pull->began_ms + (uint64_t)b->d->config->image_max_s * 1000, on_timer);
+	if (e < 0) {
+		(void)err_sys(&err, START_CODE, -e, "pull the image");
+		failed(b, &err);
+	} else if (has_turn(b)) {
+		take_turn(b);
+	} else {
+		tell(b->pull, "image_waiting", "The image waits until others have been fetched.");
+	}
 }

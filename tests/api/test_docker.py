@@ -225,8 +225,19 @@ def test_out_of_memory(sandboxd):
     sh(sandboxd, lives, hungry + " | wc -c")
     assert sh(sandboxd, lives, "echo alive") == "alive"
     # killed by somebody else is something else, also where memory had been short
+    while f"{lives}: its memory limit has killed a process" not in sandboxd.logs():  # it has heard of it
+        assert get(sandboxd, lives)["status"]["state"] == "Running"
     os.kill(container_pid(sandboxd, lives), signal.SIGKILL)
-    assert wait(sandboxd, lives, "Failed")["status"]["reason"] in ("container_killed", "out_of_memory")
+    assert wait(sandboxd, lives, "Failed")["status"]["reason"] == "container_killed"
+    # but where it is the entrypoint's turn, that is what it was
+    eats = "mkfifo /tmp/go; read x </tmp/go; exec tail -c 200000000 /dev/zero"
+    last = running(sandboxd, resourceLimits=limits, entrypoint=["sh", "-c", eats])
+    sh(sandboxd, last, hungry + " | wc -c")
+    while f"{last}: its memory limit has killed a process" not in sandboxd.logs():
+        assert get(sandboxd, last)["status"]["state"] == "Running"
+    with suppress(httpx.TransportError):  # it may be gone before it has answered
+        sh(sandboxd, last, "until [ -p /tmp/go ]; do :; done; echo >/tmp/go")
+    assert wait(sandboxd, last, "Failed")["status"]["reason"] == "out_of_memory"
 
 
 # ---- the store ---------------------------------------------------------------------------

@@ -92,6 +92,39 @@ def test_bounds(start_sandboxd, tmp_path):
 
 
 @pytest.mark.parametrize("runtime", ["docker"], indirect=True)
+def test_not_too_many_at_once(start_sandboxd, tmp_path):
+    """Another image waits for its turn; one that is on its way for somebody else does not."""
+    hold = threading.Event()
+
+    def told(id, reason):
+        for _ in range(100000):
+            status = get(sandboxd, id)["status"]
+            if status["reason"] == reason:
+                return
+        raise AssertionError(status)
+
+    with Registry({name: Image(layer(shell())) for name in ("one", "two", "three")}, hold=hold) as registry:
+        sandboxd = start_sandboxd(**configured(tmp_path, "[sandboxd]\nimage_pulls_max = 1\n"))
+        uri = lambda name: {"uri": f"{registry.host}/{name}:v1"}
+        first = create(sandboxd, image=uri("one"))
+        told(first, "image_pulling")
+        second, goes = create(sandboxd, image=uri("two")), create(sandboxd, image=uri("three"))
+        told(second, "image_waiting")
+        told(goes, "image_waiting")
+        same = create(sandboxd, image=uri("one"))
+        told(same, "image_pulling")
+        delete(sandboxd, goes)
+        assert not [path for path in registry.requests if "two" in path or "three" in path]
+        hold.set()
+        for id in (first, second, same):
+            wait(sandboxd, id, "Running")
+            delete(sandboxd, id)
+        assert not [path for path in registry.requests if "three" in path]
+        for name in ("one", "two"):
+            forget(sandboxd.docker, uri(name)["uri"])
+
+
+@pytest.mark.parametrize("runtime", ["docker"], indirect=True)
 def test_nothing_is_pulled_by_setting(start_sandboxd, tmp_path):
     with Registry({"listed": Image()}) as registry:
         sandboxd = start_sandboxd(**configured(tmp_path, "[sandboxd]\nimage_pull = false\n"))
