@@ -23,7 +23,7 @@ void launch_done(struct launch *l)
 	accounts_free(l->accounts);
 }
 
-int launch_cwd(const char *given, char *const *envp, char **ret, struct err *err)
+int launch_cwd(const char *given, char *const *envp, const struct room *room, char **ret, struct err *err)
 {
 	_cleanup_free_ char *path = NULL;
 	struct stat st;
@@ -32,6 +32,10 @@ int launch_cwd(const char *given, char *const *envp, char **ret, struct err *err
 	int r = env_expand_path(given, envp, &path, err);
 	if (r < 0)
 		return r;
+	if (room) {
+		*ret = TAKE_PTR(path);
+		return 0;
+	}
 	if (stat(path, &st) < 0) {
 		if (errno == ENOENT)
 			return err_set(err, ERR_INVALID, "INVALID_REQUEST_BODY", errno,
@@ -116,7 +120,7 @@ int launch_prepare(struct launch *l, const struct command_spec *spec, const char
 		r = spec->cwd && !(l->cwd = strdup(spec->cwd)) ? err_sys(err, "RUNTIME_ERROR", ENOMEM, "cwd")
 							       : 0;
 	else if (r >= 0)
-		r = launch_cwd(spec->cwd, l->envp, &l->cwd, err);
+		r = launch_cwd(spec->cwd, l->envp, spec->undoable ? NULL : spec->room, &l->cwd, err);
 	l->spawn.cwd = l->cwd;
 	if (r >= 0)
 		r = spec->argv ? launch_argv(l, spec->argv, err) : launch_shell(l, spec->command, err);

@@ -60,5 +60,6 @@ void launch_done(struct launch *l);
 /*
  * A request's cwd (NULL or empty: none given, *ret stays) as a path that is a
  * directory: expanded as env_expand_path() does, -EINVAL with *err otherwise.
+ * What is a directory in a room, with files of its own, is seen only when it goes there.
  */
-int launch_cwd(const char *given, char *const *envp, char **ret, struct err *err);
+int launch_cwd(const char *given, char *const *envp, const struct room *room, char **ret, struct err *err);

@@ -352,7 +352,7 @@ static int session_new(struct sessions *ss, const struct session_spec *spec, str
 	list_init(&s->link);
 	list_init(&s->waiting);
 	s->envs = json_incref(spec->envs);
-	int r = launch_cwd(spec->cwd, NULL, &s->cwd, err);
+	int r = launch_cwd(spec->cwd, NULL, NULL, &s->cwd, err);
 	if (r >= 0 && !spec->room) /* which is confined as a whole */
 		r = confinement_get(ss->execd->confinement, CONFINED_SESSIONS, spec->confinement, &s->confine,
 				    err);
@@ -446,11 +446,12 @@ static int put_exports(struct buf *script, json_t *envs, struct err *err)
 }
 
 /* The command, after what is to come before it; in one line, so that line numbers stay. */
-static int make_script(const struct session_run_spec *spec, char **ret, struct err *err)
+static int make_script(const struct session *s, const struct session_run_spec *spec, char **ret,
+		       struct err *err)
 {
 	_cleanup_free_ char *cwd = NULL;
 	struct buf script = BUF_INIT(SHELL_SCRIPT_MAX + 2 * SHELL_CWD_MAX);
-	int r = launch_cwd(spec->cwd, NULL, &cwd, err);
+	int r = launch_cwd(spec->cwd, NULL, s->room, &cwd, err);
 	if (r >= 0)
 		r = put_exports(&script, spec->envs, err);
 	if (r < 0) {
@@ -460,6 +461,10 @@ static int make_script(const struct session_run_spec *spec, char **ret, struct e
 	if (cwd) {
 		(void)buf_puts(&script, "builtin cd -- ");
 		put_quoted(&script, cwd);
+		if (spec->or_cwd) {
+			(void)buf_puts(&script, " 2>/dev/null || builtin cd -- ");
+			put_quoted(&script, spec->or_cwd);
+		}
 		(void)buf_puts(&script, " || return; ");
 	}
 	(void)buf_puts(&script, spec->command);
@@ -489,7 +494,7 @@ int session_run(struct sessions *ss, const char *id, const struct session_run_sp
 	list_init(&t->link);
 	t->session = s;
 	t->timeout_ms = spec->timeout_ms;
-	int r = make_script(spec, &t->script, err);
+	int r = make_script(s, spec, &t->script, err);
 	if (r >= 0)
 		r = run_new(ss->execd->runs, spec->command, &task_ops, t, &t->run, err);
 	if (r < 0) {

@@ -51,6 +51,7 @@ int session_delete(struct sessions *ss, const char *id, struct err *err);
 struct session_run_spec {
 	const char *command;
 	const char *cwd;     /* changes to it first; NULL: stays where it is */
+	const char *or_cwd;  /* where it goes when that is gone; NULL: it fails */
 	json_t *envs;	     /* exported first; NULL: none */
 	uint64_t timeout_ms; /* from the moment it starts; 0: none */
 };

@@ -57,7 +57,7 @@ static int undo_root(json_t *body, struct command_spec *spec, char **ret, struct
 	_cleanup_free_ char *path = NULL;
 	r = path_canonical(root, &path, err);
 	if (r >= 0)
-		r = launch_cwd(path, NULL, ret, err);
+		r = launch_cwd(path, NULL, NULL, ret, err);
 	if (r >= 0 && !spec->cwd)
 		spec->cwd = *ret;
 	return r;

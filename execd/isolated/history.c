@@ -227,18 +227,19 @@ static void work_over(struct history *h)
 	}
 	h->doing = IDLE;
 	h->done = NULL;
-	if (h->want_point && h->session && doing != POINT)
-		history_point_begin(h);
-	else if (doing == POINT)
+	if (doing == POINT)
 		history_point_over(h);
 	else if (doing == UNDO)
 		history_undo_over(h);
 	else if (doing == COMMIT)
 		history_commit_over(h);
-	else if (doing == MEASURE && h->session)
-		isolated_resume(h->session);
 	if (done)
 		done(h->done_arg, h->result, &h->err, &h->answer);
+	/* A run has come meanwhile that waits for its point; what has been told is overwritten by that. */
+	if (h->want_point && h->session)
+		history_point_begin(h);
+	else if (doing != LIST && h->session)
+		isolated_resume(h->session);
 	history_unref(h);
 }
 

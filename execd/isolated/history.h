@@ -37,8 +37,9 @@ void history_drop(struct history *h);
 void history_ready(struct history *h);
 
 /*
- * A run is about to be made. true: a point is being made before it, the session
- * is held until then and the run must go to its directory anew.
+ * A run is about to be made. true: what it stands in may have been replaced, or
+ * is being for a point before it (the session is held until then): it must go to
+ * its directory anew.
  */
 bool history_before_run(struct history *h, bool background);
 /* It has been made. */

@@ -83,6 +83,4 @@ void history_commit_over(struct history *h)
 		h->fresh = false;
 		(void)layer_now(o->stack, &o->since);
 	}
-	if (h->session)
-		isolated_resume(h->session);
 }

@@ -140,6 +140,7 @@ void history_point_begin(struct history *h)
 		h->result = r;
 		h->err = err;
 		history_point_over(h);
+		isolated_resume(h->session);
 	}
 }
 
@@ -152,8 +153,11 @@ bool history_before_run(struct history *h, bool background)
 		add_point(h, history_mount_of(h, &h->overlays[0])->top, false);
 		return false;
 	}
-	if (background || h->want_point || isolated_runs(h->session) > 0 || !is_alone(h))
+	if (background || isolated_runs(h->session) > 0)
 		return false;
+	/* One for a run that did not come to be may be on its way, or made. */
+	if (h->want_point || h->doing == POINT || !is_alone(h))
+		return true;
 	h->want_point = true;
 	isolated_hold(h->session);
 	/* Otherwise as soon as that is done. */
@@ -185,8 +189,6 @@ void history_point_over(struct history *h)
 			history_known_at(h, i)->point =
 				MIN(history_known_at(h, i)->point, history_points_n(h) - 1);
 	}
-	if (h->session)
-		isolated_resume(h->session);
 }
 
 /* Two ids are the same with and without dashes. */

@@ -117,6 +117,4 @@ void history_undo_over(struct history *h)
 		jw_kint(&w, "points", (int64_t)history_points_n(h));
 		jw_obj_end(&w);
 	}
-	if (h->session)
-		isolated_resume(h->session);
 }

@@ -381,12 +381,18 @@ void isolateds_each(struct isolateds *is, void (*fn)(void *arg, struct isolated 
 static int run_in_shell(struct isolated *s, const struct isolated_run_spec *spec, struct run **ret,
 			struct err *err)
 {
-	const char *cwd = spec->cwd;
-	/* The mount it stands in is replaced before it runs. */
-	if (history_before_run(s->history, false) && !cwd)
+	const char *cwd = spec->cwd, *or_cwd = NULL;
+	if (history_before_run(s->history, false) && !cwd) {
+		size_t n;
+		const struct room_mount *mounts = room_mounts(s->room, &n);
 		cwd = session_cwd(s->all->sessions, s->shell);
-	const struct session_run_spec run = {
-		.command = spec->code, .cwd = cwd, .envs = spec->envs, .timeout_ms = spec->timeout_ms};
+		or_cwd = n > 0 ? mounts[0].path : "/";
+	}
+	const struct session_run_spec run = {.command = spec->code,
+					     .cwd = cwd,
+					     .or_cwd = or_cwd,
+					     .envs = spec->envs,
+					     .timeout_ms = spec->timeout_ms};
 	return session_run(s->all->sessions, s->shell, &run, ret, err);
 }
 

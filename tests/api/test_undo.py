@@ -1,6 +1,9 @@
 """Going back: sessions to before a run, and what stands in the way of it."""
 
 import os
+import threading
+
+import httpx
 
 import pytest
 
@@ -110,6 +113,58 @@ def test_a_shell_that_does_not_go_along(execd, workspace):
     second = runs(execd, session)[-1]
     good(undo(execd, session, run_id=second))
     assert text(run(execd, session, f"cat {workspace}/f")).strip() == "1"
+
+
+def test_runs_begin_where_only_the_session_has_a_directory(execd, workspace):
+    for undoable in (True, False):
+        session = create(execd, workspace, undoable=undoable)
+        run(execd, session, "mkdir only; cd only; echo 1 >f")
+        assert text(run(execd, session, "echo $PWD:$(cat f); cd ..")).strip() == f"{workspace}/only:1"
+        assert text(run(execd, session, "pwd", cwd=f"{workspace}/only")).strip() == f"{workspace}/only"
+        told = run(execd, session, "echo not here", cwd="/no/such", ok=False)
+        assert told[-1]["type"] == "error" and "/no/such" in str(told) and "not here" not in text(told)
+        # One that is gone, by its own hand or by an undo.
+        run(execd, session, "mkdir gone; cd gone; rmdir ../gone")
+        assert text(run(execd, session, "cd /; pwd")).strip() == "/"
+    session = create(execd, workspace, undoable=True)
+    run(execd, session, "mkdir gone; cd gone")
+    good(undo(execd, session))
+    assert text(run(execd, session, "cd /; pwd")).strip() == "/"
+
+
+def test_runs_that_never_begin_and_their_points(execd, workspace):
+    """Two that fail while the first one's point is still being made; what was asked for is told all the same."""
+    session = create(execd, workspace, undoable=True)
+    run(execd, session, "echo 1 >f")
+    for _ in range(20):
+        for _ in range(3):
+            response = execd.http.post(f"/v1/isolated/session/{session}/run", json={"code": ":", "envs": {"A=B": ""}})
+            assert response.status_code == 400
+        response = undo(execd, session, run_id="")
+        assert response.status_code in (200, 409), response.text
+        run(execd, session, "echo 2 >>f")
+        assert undo(execd, session).status_code == 200
+
+
+def test_points_beside_listings(execd, workspace):
+    session = create(execd, workspace, undoable=True)
+    seen, over = [], threading.Event()
+
+    def look_on():
+        with httpx.Client(base_url=execd.http.base_url, headers=execd.http.headers, timeout=60) as http:
+            while not over.is_set():
+                seen.append(http.get(f"/v1/isolated/session/{session}/undo"))
+
+    threads = [threading.Thread(target=look_on) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for n in range(30):
+        run(execd, session, f"echo {n} >f")
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert {response.status_code for response in seen} <= {200, 409}, [r.text for r in seen if r.status_code > 409]
+    assert len(good(call(execd, "GET", session, "undo"))["points"]) == 30
 
 
 def test_not_while_a_run_is_on(execd, workspace):
