@@ -37,14 +37,18 @@ static struct {
 
 /* ---- sets of variables ------------------------------------------------- */
 
+/* In order of their first mention, and found by name: an open table of places in vars, at most half full. */
 struct env_set {
 	struct var *vars;
 	size_t n, cap;
+	uint32_t *slots; /* place + 1; 0: free */
+	size_t slots_n;	 /* a power of two */
 };
 
 static void env_set_done(struct env_set *set)
 {
 	free(set->vars);
+	free(set->slots);
 }
 
 static struct var *find_var(struct var *vars, size_t n, const char *name, size_t name_len)
@@ -55,15 +59,61 @@ static struct var *find_var(struct var *vars, size_t n, const char *name, size_t
 	return NULL;
 }
 
+/* FNV-1a. Names that collide on purpose cost what a list would: their number is bounded. */
+static uint32_t hash_name(const char *name, size_t n)
+{
+	uint32_t h = 2166136261U;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (uint8_t)name[i]) * 16777619U;
+	return h;
+}
+
+/* The slot of a name, or the free one where it would go. The table is not empty. */
+static uint32_t *env_set_slot(const struct env_set *set, const char *name, size_t name_len)
+{
+	size_t mask = set->slots_n - 1, i = hash_name(name, name_len) & mask;
+	while (set->slots[i] && !find_var(&set->vars[set->slots[i] - 1], 1, name, name_len))
+		i = (i + 1) & mask;
+	return &set->slots[i];
+}
+
+static struct var *env_set_find(const struct env_set *set, const char *name, size_t name_len)
+{
+	uint32_t place = set->slots_n ? *env_set_slot(set, name, name_len) : 0;
+	return place ? &set->vars[place - 1] : NULL;
+}
+
+/* Makes the table anew, for twice as many names as there are. */
+static int env_set_index(struct env_set *set)
+{
+	size_t n = 64;
+	while (n < 4 * set->n)
+		n *= 2;
+	uint32_t *slots = calloc(n, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	free(set->slots);
+	set->slots = slots;
+	set->slots_n = n;
+	/* Of a name that is there twice, as a hostile parent may have it, the first one counts. */
+	for (size_t i = 0; i < set->n; i++) {
+		uint32_t *slot = env_set_slot(set, set->vars[i].name, set->vars[i].name_len);
+		*slot = *slot ? *slot : (uint32_t)i + 1;
+	}
+	return 0;
+}
+
 static int env_set_put(struct env_set *set, const struct var *var)
 {
-	struct var *old = find_var(set->vars, set->n, var->name, var->name_len);
+	struct var *old = env_set_find(set, var->name, var->name_len);
 	if (old) {
 		*old = *var;
 		return 0;
 	}
 	if (set->n >= own.n + ENV_ENTRIES_MAX)
 		return -E2BIG;
+	if (2 * (set->n + 1) > set->slots_n && env_set_index(set) < 0)
+		return -ENOMEM;
 	if (set->n == set->cap) {
 		size_t cap = MAX(set->cap * 2, (size_t)32);
 		struct var *vars = reallocarray(set->vars, cap, sizeof(*vars));
@@ -73,6 +123,7 @@ static int env_set_put(struct env_set *set, const struct var *var)
 		set->cap = cap;
 	}
 	set->vars[set->n++] = *var;
+	*env_set_slot(set, var->name, var->name_len) = (uint32_t)set->n;
 	return 0;
 }
 
@@ -85,7 +136,7 @@ static int env_set_base(struct env_set *set)
 		return -ENOMEM;
 	memcpy(set->vars, own.vars, own.n * sizeof(*set->vars));
 	set->n = own.n;
-	return 0;
+	return env_set_index(set);
 }
 
 /* One block: the pointers, then the strings they point to. */
@@ -161,7 +212,7 @@ static int arena_add_var(struct arena *a, const struct env_set *set, const char 
 {
 	const struct var *v = find_var(own.vars, own.n, name, len);
 	if (!v)
-		v = find_var(set->vars, set->n, name, len);
+		v = env_set_find(set, name, len);
 	return v ? arena_add(a, v->value, v->value_len) : 0;
 }
 
@@ -376,13 +427,14 @@ static bool passes(const struct env_filter *f, const struct var *v)
 	return !named;
 }
 
-static void filter_set(struct env_set *set, const struct env_filter *f)
+static int filter_set(struct env_set *set, const struct env_filter *f)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < set->n; i++)
 		if (passes(f, &set->vars[i]))
 			set->vars[n++] = set->vars[i];
 	set->n = n;
+	return env_set_index(set);
 }
 
 int env_build_for(const struct env_filter *filter, const char *env_file, json_t *overrides, const char *name,
@@ -400,7 +452,7 @@ int env_build_for(const struct env_filter *filter, const char *env_file, json_t 
 	for (size_t i = 0; r >= 0 && i < file.n; i++)
 		r = env_set_put(&set, &file.vars[i]);
 	if (r >= 0 && filter)
-		filter_set(&set, filter);
+		r = filter_set(&set, filter);
 	if (r < 0)
 		r = build_failed(r, err);
 	else if ((r = put_overrides(&set, overrides, err)) < 0 && r != -EINVAL)
