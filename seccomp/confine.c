@@ -628,7 +628,8 @@ int confine_fault_err(const struct confine *c, const struct confine_fault *fault
 
 json_t *confine_capabilities(void)
 {
-	return json_pack("{s:{s:b, s:b}, s:{s:i}, s:o}", "seccomp", "filter", filter_possible(), "reported",
-			 listener_possible(), "landlock", "version", landlock_version(), "capabilities",
+	return json_pack("{s:{s:b, s:b, s:b}, s:{s:i}, s:o}", "seccomp", "filter", filter_possible(),
+			 "reported", listener_possible(), "inherited", prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0,
+			 "landlock", "version", landlock_version(), "capabilities",
 			 caps_describe(caps_held()));
 }

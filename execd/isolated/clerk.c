@@ -52,7 +52,7 @@ int room_clerk_connect(struct room *room, int *ret_fd, struct err *err)
 	char byte = 0;
 	struct iovec iov = {&byte, 1};
 	int pair[2], r = -EPIPE;
-	if (!room_is_ready(room))
+	if (!room_is_ready(room) || room->killed)
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return err_sys(err, "RUNTIME_ERROR", errno, "open a socket");

@@ -180,7 +180,7 @@ int room_remount(struct room *room, size_t index, unsigned top, bool last, room_
 {
 	_cleanup_buf_ struct buf message = BUF_INIT(WIRE_MAX);
 	struct rooms *rooms = room->rooms;
-	if (room->state != ROOM_READY)
+	if (room->state != ROOM_READY || room->killed)
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "the isolated session has ended");
 	if (index >= room->mounts_n || room->mounts[index].mode != ROOM_OVERLAY || top >= ROOM_LAYERS_MAX)
 		return err_set(err, ERR_INVALID, "RUNTIME_ERROR", EINVAL, "there is no such overlay");

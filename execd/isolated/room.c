@@ -231,9 +231,14 @@ static void room_end(struct room *room)
 	room_unref(room);
 }
 
+/*
+ * Whoever drops the last reference to its mounts takes them apart, and waits for the kernel's grace: that is
+ * to be the dying init, all of them at the same time, and not the loop, one after the other.
+ */
 void room_kill(struct room *room)
 {
 	room->killed = true;
+	fd_close(&room->mounts_ns);
 	if (room->init.pid > 0)
 		(void)child_kill(&room->init, SIGKILL);
 }

@@ -35,7 +35,7 @@ struct room {
 	struct room_mount mounts[ROOM_MOUNTS_MAX];
 	size_t mounts_n;
 	struct stacks stacks;
-	int mounts_ns, users_ns, cellar_fd; /* until it has ended */
+	int mounts_ns, users_ns, cellar_fd; /* until it has ended; the first until it is killed */
 	bool joinable;
 	int joins[5]; /* the other namespaces of a joinable one, until it has ended */
 	size_t joins_n;

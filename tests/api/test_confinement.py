@@ -260,6 +260,13 @@ def status_field(execd, field, **fields):
     return out(execd.run(f"grep ^{field}: /proc/self/status | cut -f 2", **fields))[0]
 
 
+def test_a_filter_that_was_there_is_told(execd):
+    ours = [line.split()[1] for line in open(f"/proc/{execd.pid}/status") if line.startswith("Seccomp:")]
+    if not ours:
+        pytest.skip("this kernel has no seccomp")
+    assert execd.http.get("/confinement").json()["seccomp"]["inherited"] == (ours != ["0"])
+
+
 @root_only
 def test_capabilities_are_those_that_are_asked_for(execd):
     chosen = {"profile": "strict", "capabilities": ["CAP_CHOWN", "net_bind_service"]}

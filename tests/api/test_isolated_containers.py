@@ -70,3 +70,7 @@ def tmp_path(agent):
     for session in agent.http.get("/v1/isolated/sessions").json()["sessions"]:
         agent.http.delete(f"/v1/isolated/session/{session['session_id']}")
     shutil.rmtree(folder)
+
+
+def test_a_filter_of_the_container_is_told(agent):
+    assert agent.http.get("/confinement").json()["seccomp"]["inherited"] == agent.filtered

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shlex
 import subprocess
 import threading
 import time
@@ -23,9 +24,13 @@ def bwrap(folder, *argv, net=False):
 
 
 class Client:
-    def __init__(self, execd):
-        self.connection = http.client.HTTPConnection(execd.host, execd.port)
-        self.headers = {"X-EXECD-ACCESS-TOKEN": execd.token, "Content-Type": "application/json"}
+    def __init__(self, host, port, token=""):
+        self.connection = http.client.HTTPConnection(host, port)
+        self.headers = {"X-EXECD-ACCESS-TOKEN": token, "Content-Type": "application/json"}
+
+    @classmethod
+    def of(cls, execd):
+        return cls(execd.host, execd.port, execd.token)
 
     def ask(self, method, path, body=None):
         self.connection.request(method, path, json.dumps(body) if body is not None else None, self.headers)
@@ -53,7 +58,7 @@ def room(bench):
     bench.stack.callback(execd.stop)
     workspace = bench.folder / "workspace"
     workspace.mkdir()
-    client, spec = Client(execd), {"workspace": {"path": str(workspace), "mode": "rw"}}
+    client, spec = Client.of(execd), {"workspace": {"path": str(workspace), "mode": "rw"}}
     isolated, made = "/v1/isolated/session", []
 
     def create():
@@ -72,12 +77,51 @@ def room(bench):
         client.ask("DELETE", f"{isolated}/{id}")
 
 
+# In a sandbox: root takes itself for privileged there, without a user namespace; a procfs of its own it is refused
+BWRAP_INSIDE = ["bwrap", "--unshare-user", "--ro-bind", "/", "/", "--tmpfs", "/tmp", "--tmpfs", "/run", "--dev", "/dev",
+                "--bind", "/root", "/root", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup", "true"]  # fmt: skip
+SPAWN = f"""import os, time
+argv = {BWRAP_INSIDE}
+began = time.perf_counter()
+pid = os.posix_spawnp(argv[0], argv, os.environ)
+code = os.waitpid(pid, 0)[1]
+print(code or (time.perf_counter() - began) * 1000)
+assert code == 0
+"""
+
+
+@row("isolated session in a sandbox, creation")
+def room_inside(bench):
+    """An isolated session made by the agent of a sandbox of sandboxd's; floor: bwrap in that sandbox."""
+    from sandboxes import Server  # here, so that the rows keep their order
+
+    server = Server(bench, "inside")
+    id = server.create()
+    endpoint = server.ask("GET", f"/sandboxes/{id}/endpoints/44772")["endpoint"]
+    client, isolated = Client(*endpoint.split(":")), "/v1/isolated/session"
+
+    def wrapped():
+        stream = client.ask("POST", "/command", {"command": f"python3 -c {shlex.quote(SPAWN)}"}).decode()
+        said = [json.loads(line[5:]) for line in stream.splitlines() if line.startswith("data:")]
+        assert said[-1]["type"] == "execution_complete", stream
+        return float(next(event["text"] for event in said if event["type"] == "stdout"))
+
+    def create():
+        ms, text = client.timed("POST", isolated, {"workspace": {"path": "/root", "mode": "rw"}})
+        client.ask("DELETE", f"{isolated}/{json.loads(text)['session_id']}")
+        return ms
+
+    probes = {"ours": create, "floor": wrapped}
+    floor = "`bwrap` of `true` in that sandbox, without a /proc of its own"
+    bench.figure("isolated session in a sandbox, creation", "ms", None, take_turns(30, probes), floor)
+
+
 @row("one-shot handler call, warm", "one-shot command, warm", "one-shot calls, 4 clients")
 def oneshot(bench):
     """POST /v1/isolated/run of a Python function and of `true`, warm, and of the function with 4 clients; floors: bwraps."""
     execd = Execd(bench.folder / "oneshot.log")
     bench.stack.callback(execd.stop)
-    client = Client(execd)
+    client = Client.of(execd)
     python = bwrap(bench.folder, "python3", "-c", "import json; print(json.loads('1'))")
     floor = bench.probe("exec", *python)
     shell = bench.probe("exec", *bwrap(bench.folder, "sh", "-c", "true"))
@@ -105,7 +149,7 @@ def oneshot(bench):
         return count / (time.monotonic() - began)
 
     def calls(n):
-        own = Client(execd)
+        own = Client.of(execd)
         for _ in range(n):
             own.ask("POST", "/v1/isolated/run", CALL)
 
@@ -124,7 +168,7 @@ def rooms(bench):
     bench.stack.callback(execd.stop)
     workspace = bench.folder / "many"
     workspace.mkdir()
-    client = Client(execd)
+    client = Client.of(execd)
     client.ask("GET", "/v1/isolated/capabilities")
     made, sleepers, taken = [], [], {"ours": [], "floor": []}
     for _ in range(PARTS):
