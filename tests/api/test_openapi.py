@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 
+import httpx
 import yaml
 
 from daemon import KEY, ROOT
@@ -22,11 +23,12 @@ CONFIG = """
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 501, 507]
 """
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
+IN_A_SESSION = "/v1/isolated/session/[^/]+/"
 CHECKS = "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance"
 
 
-def check(tmp_path, document, url, headers, exclude):
-    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+def check(tmp_path, document, url, headers, exclude, config=""):
+    (tmp_path / "schemathesis.toml").write_text(CONFIG + config)
     argv = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", tmp_path / "schemathesis.toml",
         "run", ROOT / "proto" / document, "--url", url, "--checks", CHECKS, "--phases", "coverage,fuzzing",
@@ -42,11 +44,25 @@ def check(tmp_path, document, url, headers, exclude):
 
 
 def test_execd(start_sandboxd, tmp_path):
-    """All but streams without an end, tunnels, tar bodies, files behind a prefix, isolated sessions, and /files/replace, whose answer is empty or not by a flag."""
+    """All but streams without an end, tunnels, tar bodies, files behind a prefix, and /files/replace, whose answer is empty or not by a flag."""
     sandboxd = start_sandboxd()
     id = running(sandboxd, timeout=max(600, 10 * EXAMPLES))
     check(tmp_path, "execd.yaml", f"http://{endpoint(sandboxd, id)}", {},
-          "watch|/pty|/proxy|^/directories/archive|^/files/replace|^/v1/filesystem/|^/v1/isolated/(session/|session$|run)")  # fmt: skip
+          f"watch|/pty|/proxy|^/directories/archive|^/files/replace|^/v1/filesystem/|{IN_A_SESSION}")  # fmt: skip
+
+
+def test_an_isolated_session(start_sandboxd, tmp_path):
+    """What is asked of one session, which is there: no id that is made up would be. It lives through it all."""
+    sandboxd = start_sandboxd()
+    id = running(sandboxd, timeout=max(600, 10 * EXAMPLES))
+    url = f"http://{endpoint(sandboxd, id)}"
+    body = {"workspace": {"path": "/home", "mode": "overlay"}, "undoable": True, "idle_timeout_seconds": 0}
+    response = httpx.post(f"{url}/v1/isolated/session", json=body, timeout=60)
+    assert response.status_code == 201, response.text
+    session = response.json()["session_id"]
+    config = f'\n[parameters]\n"path.sessionId" = "{session}"\n'
+    check(tmp_path, "execd.yaml", url, {}, f"^(?!{IN_A_SESSION})", config)
+    assert httpx.get(f"{url}/v1/isolated/session/{session}", timeout=60).json()["status"] == "active"
 
 
 def test_sandboxd(start_sandboxd, tmp_path):
