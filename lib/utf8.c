@@ -104,93 +104,28 @@ size_t utf8_incomplete_tail(const void *data, size_t n)
 	return 0;
 }
 
-/* Goes on with the sequence in carry. Returns how many bytes of p it took, or -errno. */
-static ssize_t finish_carry(struct buf *out, struct utf8_carry *carry, const uint8_t *p, size_t n)
+int utf8_sanitize(struct buf *out, const void *data, size_t n)
 {
-	size_t taken = 0, len;
-	int r;
+	const uint8_t *p = data;
+	size_t len_before = out->len;
 
-	while (carry->len > 0 && taken < n) {
-		carry->bytes[carry->len] = p[taken];
-		switch (judge(carry->bytes, carry->len + 1U, &len)) {
-		case CUT:
-			carry->len++;
-			taken++;
-			continue;
-		case WHOLE:
-			taken++;
-			r = buf_append(out, carry->bytes, len);
-			break;
-		default:
-			/* The byte that broke it begins something of its own. */
-			r = buf_append(out, REPLACEMENT, REPLACEMENT_LEN);
-		}
-		if (r < 0)
-			return r;
-		carry->len = 0;
-	}
-	return (ssize_t)taken;
-}
-
-static int sanitize(struct buf *out, struct utf8_carry *carry, const uint8_t *p, size_t n)
-{
-	ssize_t taken;
-	int r;
-
-	if (carry && carry->len > 0) {
-		taken = finish_carry(out, carry, p, n);
-		if (taken < 0)
-			return (int)taken;
-		p += taken;
-		n -= (size_t)taken;
-	}
 	while (n > 0) {
 		size_t run = valid_run(p, n), len;
+		int r = buf_append(out, p, run);
 
-		r = buf_append(out, p, run);
-		if (r < 0)
-			return r;
 		p += run;
 		n -= run;
-		if (n == 0)
-			break;
-		if (judge(p, n, &len) == CUT && carry) {
-			memcpy(carry->bytes, p, len);
-			carry->len = (uint8_t)len;
-			break;
+		if (r >= 0 && n > 0) {
+			(void)judge(p, n, &len);
+			r = buf_append(out, REPLACEMENT, REPLACEMENT_LEN);
+			p += len;
+			n -= len;
 		}
-		r = buf_append(out, REPLACEMENT, REPLACEMENT_LEN);
-		if (r < 0)
+		/* All or nothing, so that the caller may try again with more room. */
+		if (r < 0) {
+			out->len = len_before;
 			return r;
-		p += len;
-		n -= len;
+		}
 	}
 	return 0;
-}
-
-int utf8_sanitize(struct buf *out, struct utf8_carry *carry, const void *data, size_t n)
-{
-	struct utf8_carry before = carry ? *carry : (struct utf8_carry){};
-	size_t len_before = out->len;
-	int r = sanitize(out, carry, data, n);
-
-	/* All or nothing, so that the caller may try again with more room. */
-	if (r < 0) {
-		out->len = len_before;
-		if (carry)
-			*carry = before;
-	}
-	return r;
-}
-
-int utf8_flush(struct buf *out, struct utf8_carry *carry)
-{
-	int r;
-
-	if (carry->len == 0)
-		return 0;
-	r = buf_append(out, REPLACEMENT, REPLACEMENT_LEN);
-	if (r >= 0)
-		carry->len = 0;
-	return r;
 }

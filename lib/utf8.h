@@ -10,12 +10,6 @@
 
 #include "lib/buf.h"
 
-/* Up to three bytes of a sequence that a read cut in two; zeroed at the start. */
-struct utf8_carry {
-	uint8_t bytes[4];
-	uint8_t len;
-};
-
 bool utf8_valid(const void *data, size_t n);
 /* The length of what begins at data (n > 0): a valid sequence, or the maximal subpart that is none. */
 size_t utf8_step(const void *data, size_t n, bool *ret_valid);
@@ -24,7 +18,8 @@ size_t utf8_step(const void *data, size_t n, bool *ret_valid);
  * bytes could still complete (0 to 3).
  */
 size_t utf8_incomplete_tail(const void *data, size_t n);
-/* Appends data as valid UTF-8 to out; an unfinished tail waits in carry (NULL: is replaced). */
-int utf8_sanitize(struct buf *out, struct utf8_carry *carry, const void *data, size_t n);
-/* Ends the text: an unfinished tail becomes U+FFFD. */
-int utf8_flush(struct buf *out, struct utf8_carry *carry);
+/*
+ * Appends data as valid UTF-8 to out, all or nothing. Of a text that comes in pieces, keep what
+ * utf8_incomplete_tail() says for the next piece.
+ */
+int utf8_sanitize(struct buf *out, const void *data, size_t n);

@@ -19,7 +19,7 @@
 #define BUSY_TIMEOUT_MS	 2000
 #define CHECKPOINT_PAGES 1000 /* of the write-ahead log, 4 KiB each */
 
-const char *const store_sql[STATEMENTS] = {
+static const char *const sql[STATEMENTS] = {
 	[ST_BEGIN] = "BEGIN IMMEDIATE",
 	[ST_COMMIT] = "COMMIT",
 	[ST_ROLLBACK] = "ROLLBACK",
@@ -151,8 +151,8 @@ int store_err(struct store *s, struct err *err, const char *what)
 static int prepare(struct store *s, enum statement which, sqlite3_stmt **ret)
 {
 	sqlite3_stmt **slot = &s->statements[which];
-	if (!*slot && sqlite3_prepare_v3(s->db, store_sql[which], -1, SQLITE_PREPARE_PERSISTENT, slot,
-					 NULL) != SQLITE_OK)
+	if (!*slot &&
+	    sqlite3_prepare_v3(s->db, sql[which], -1, SQLITE_PREPARE_PERSISTENT, slot, NULL) != SQLITE_OK)
 		return -EIO;
 	*ret = *slot;
 	return 0;

@@ -58,8 +58,6 @@ struct store {
 	"(SELECT json_group_object(m.key, m.value) FROM metadata m WHERE m.sandbox = s.id)"
 #define SNAPSHOT_COLUMNS "id, sandbox, name, state, reason, message, created_ms, transition_ms, image"
 
-extern const char *const store_sql[STATEMENTS];
-
 int store_err(struct store *s, struct err *err, const char *what);
 /* Room on disk for the store alone: before the database is opened, and after. */
 void store_reserve_database(const char *path);

@@ -19,14 +19,11 @@ extern const struct http_route execd_routes[], clerk_routes[];
  * stream_told: the end of a handler that has started a run; r is what its reply
  * returned, and is returned. Consumes the reference; a run that nobody has
  * learnt of is interrupted.
- * stream_offset: the offset a client asks for, Last-Event-ID before ?offset=;
- * 0 when it names none, -EINVAL when it is no number.
  */
 struct run;
 int stream_reply(struct http_req *req, struct run *run, uint64_t offset, struct err *err);
 int stream_reply_detached(struct http_req *req, struct run *run, struct err *err);
 int stream_told(struct run *run, int r);
-int stream_offset(struct http_req *req, uint64_t *ret, struct err *err);
 
 /* ping.c */
 http_handler_fn ping_get;

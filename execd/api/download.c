@@ -173,7 +173,7 @@ static int add_disposition(struct http_req *req, const char *name)
 		}
 		(void)buf_putc(&value, '"');
 	} else {
-		(void)utf8_sanitize(&clean, NULL, name, strlen(name));
+		(void)utf8_sanitize(&clean, name, strlen(name));
 		if (clean.failed || !buf_cstr(&clean))
 			return -ENOMEM;
 		(void)file_percent_encode(&encoded, buf_cstr(&clean), "");

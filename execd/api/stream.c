@@ -205,7 +205,8 @@ int stream_told(struct run *run, int r)
 	return r;
 }
 
-int stream_offset(struct http_req *req, uint64_t *ret, struct err *err)
+/* Last-Event-ID before ?offset=; 0 when the client names none, -EINVAL when it is no number. */
+static int stream_offset(struct http_req *req, uint64_t *ret, struct err *err)
 {
 	const char *text = http_header(req, "Last-Event-ID");
 	const char *where = "header Last-Event-ID";

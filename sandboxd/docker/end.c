@@ -44,7 +44,7 @@ static void take_line(struct docker_box *b, const char *begin, size_t n)
 	_cleanup_buf_ struct buf line = BUF_INIT(4 * sizeof(b->exit.detail));
 	const size_t size = sizeof(b->exit.detail);
 
-	if (utf8_sanitize(&line, NULL, begin, MIN(n, size - 1)) < 0)
+	if (utf8_sanitize(&line, begin, MIN(n, size - 1)) < 0)
 		return;
 	n = MIN(line.len, size - 1);
 	n -= utf8_incomplete_tail(line.data, n);

@@ -30,7 +30,7 @@ void output_last_line(const char *path, char *out, size_t size)
 		return;
 	const char *begin = memrchr(text, '\n', (size_t)n);
 	begin = begin ? begin + 1 : text;
-	if (utf8_sanitize(&line, NULL, begin, MIN((size_t)(text + n - begin), size - 1)) < 0)
+	if (utf8_sanitize(&line, begin, MIN((size_t)(text + n - begin), size - 1)) < 0)
 		return;
 	/* A replacement is longer than what it replaces; a cut one is dropped whole. */
 	size_t len = MIN(line.len, size - 1);
