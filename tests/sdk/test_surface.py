@@ -304,10 +304,11 @@ def test_the_manager(sandbox, config):
         assert manager.patch_sandbox_metadata(sandbox.id, {"by": "manager"}).metadata["by"] == "manager"
         left = manager.renew_sandbox(sandbox.id, timedelta(hours=1)).expires_at - datetime.now(timezone.utc)
         assert timedelta(minutes=59) < left <= timedelta(hours=1)
-        manager.pause_sandbox(sandbox.id)
-        refused(lambda: manager.pause_sandbox(sandbox.id), 409)
-        manager.resume_sandbox(sandbox.id)
-        refused(lambda: manager.resume_sandbox(sandbox.id), 409)
+        for change, state in (manager.pause_sandbox, "Paused"), (manager.resume_sandbox, "Running"):
+            change(sandbox.id)
+            while manager.get_sandbox_info(sandbox.id).status.state != state:
+                pass
+            refused(lambda change=change: change(sandbox.id), 409)
         assert sandbox.commands.run("echo awake").text == "awake"
         assert "Running" in manager.get_diagnostic_events(sandbox.id, "lifecycle").content
         for call in manager.get_sandbox_info, manager.kill_sandbox, manager.pause_sandbox, manager.resume_sandbox:
