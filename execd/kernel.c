@@ -165,8 +165,10 @@ static void handle(struct kernel *k, const struct frame *f)
 		flush(k);
 		return;
 	}
-	if (json_parse(f->data, f->len, &message, &err) < 0) {
-		kernel_lost(k, "broke the kernel protocol: a frame that is not JSON");
+	int r = json_parse_large(f->data, f->len, &message, &err);
+	if (r < 0) {
+		kernel_lost(k, r == -E2BIG ? "broke the kernel protocol: a frame of too many values"
+					   : "broke the kernel protocol: a frame that is not JSON");
 		return;
 	}
 	handle_message(k, f->kind, message);

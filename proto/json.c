@@ -15,11 +15,29 @@
 
 /* ---- in ------------------------------------------------------------------ */
 
-/* jansson's own depth limit (2048) is fixed at its build, so ours is looked at before it recurses. */
-static int check_depth(const char *s, size_t n, struct err *err)
+/* What jansson takes for each, by the sign that it begins with: at the least, as malloc has it. */
+#define ARRAY_COST  128
+#define OBJECT_COST 256
+#define MEMBER_COST 96 /* the name of one */
+#define VALUE_COST  48
+
+static int check_memory(size_t memory, size_t max, struct err *err)
+{
+	return memory <= max
+		       ? 0
+		       : err_set(err, ERR_TOO_LARGE, INVALID_BODY, E2BIG,
+				 "the JSON holds too many values: parsed they would take more than %zu MB",
+				 max >> 20);
+}
+
+/*
+ * jansson's own depth limit (2048) is fixed at its build, so ours is looked at before it recurses. And it
+ * makes forty bytes of one: how much is known before it does.
+ */
+static int check_shape(const char *s, size_t n, size_t memory_max, struct err *err)
 {
 	unsigned depth = 0, line = 1;
-	size_t line_start = 0;
+	size_t line_start = 0, memory = 0;
 	bool in_string = false;
 
 	for (size_t i = 0; i < n; i++) {
@@ -36,7 +54,12 @@ static int check_depth(const char *s, size_t n, struct err *err)
 				in_string = false;
 		} else if (c == '"') {
 			in_string = true;
+		} else if (c == ',') {
+			memory += VALUE_COST;
+		} else if (c == ':') {
+			memory += MEMBER_COST;
 		} else if (c == '[' || c == '{') {
+			memory += c == '[' ? ARRAY_COST : OBJECT_COST;
 			if (++depth > JSON_DEPTH_MAX)
 				return err_set(
 					err, ERR_INVALID, INVALID_BODY, EINVAL,
@@ -46,14 +69,14 @@ static int check_depth(const char *s, size_t n, struct err *err)
 			depth--;
 		}
 	}
-	return 0;
+	return check_memory(memory, memory_max, err);
 }
 
-static int parse(const void *data, size_t n, size_t flags, json_t **ret, struct err *err)
+static int parse(const void *data, size_t n, size_t flags, size_t memory_max, json_t **ret, struct err *err)
 {
 	json_error_t e;
 	json_t *json;
-	int r = check_depth(data, n, err);
+	int r = check_shape(data, n, memory_max, err);
 
 	if (r < 0)
 		return r;
@@ -68,12 +91,17 @@ static int parse(const void *data, size_t n, size_t flags, json_t **ret, struct 
 /* Without JSON_ALLOW_NUL a \u0000 is an error: strings are C strings from here on. */
 int json_parse(const void *data, size_t n, json_t **ret, struct err *err)
 {
-	return parse(data, n, 0, ret, err);
+	return parse(data, n, 0, JSON_MEMORY_MAX, ret, err);
 }
 
 int json_parse_nul(const void *data, size_t n, json_t **ret, struct err *err)
 {
-	return parse(data, n, JSON_ALLOW_NUL, ret, err);
+	return parse(data, n, JSON_ALLOW_NUL, JSON_MEMORY_MAX, ret, err);
+}
+
+int json_parse_large(const void *data, size_t n, json_t **ret, struct err *err)
+{
+	return parse(data, n, 0, JSON_LARGE_MAX, ret, err);
 }
 
 static const char *type_name(const json_t *json)

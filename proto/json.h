@@ -12,11 +12,19 @@
 /* ---- in --------------------------------------------------------------- */
 
 #define JSON_DEPTH_MAX 64
+/* Bytes that the values may take once they are parsed, as far as they can be told beforehand. */
+#define JSON_MEMORY_MAX (64U << 20)
+#define JSON_LARGE_MAX	(256U << 20)
 
-/* Duplicates and depth over JSON_DEPTH_MAX rejected; the message says line and column. */
+/*
+ * Duplicates and depth over JSON_DEPTH_MAX rejected; the message says line and column. So is what would take
+ * more than JSON_MEMORY_MAX (ERR_TOO_LARGE).
+ */
 int json_parse(const void *data, size_t n, json_t **ret, struct err *err);
 /* The same for what is only handed on: its strings may hold NULs, and are no C strings. */
 int json_parse_nul(const void *data, size_t n, json_t **ret, struct err *err);
+/* The same for what a kernel shows of a user's data: up to JSON_LARGE_MAX. */
+int json_parse_large(const void *data, size_t n, json_t **ret, struct err *err);
 
 enum json_need { JSON_OPTIONAL, JSON_REQUIRED };
 

@@ -63,6 +63,43 @@ static void test_parse(void **state)
 	refused(deep, "column 65");
 }
 
+/* `piece` n times, with commas, as an array. */
+static int parse_many(const char *piece, size_t n, struct err *err)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT(64U << 20);
+	json_t *json = NULL;
+
+	(void)buf_putc(&text, '[');
+	for (size_t i = 0; i < n; i++) {
+		(void)buf_puts(&text, i ? "," : "");
+		(void)buf_puts(&text, piece);
+	}
+	(void)buf_putc(&text, ']');
+	assert_false(text.failed);
+	int r = json_parse(text.data, text.len, &json, err);
+	json_decref(json);
+	return r;
+}
+
+/* Two bytes of text are a hundred of memory: what is small on the wire is refused before it is large here. */
+static void test_many_values(void **state)
+{
+	static const char *const pieces[] = {"[]", "{}", "{\"a\":1}", "1"};
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+		assert_int_equal(parse_many(pieces[i], 100000, &err), 0);
+		assert_int_equal(parse_many(pieces[i], 1500000, &err), -E2BIG);
+		assert_int_equal(err.kind, ERR_TOO_LARGE);
+		assert_non_null(strstr(err.message, "too many values"));
+	}
+	assert_int_equal(
+		parse_many("\",[{:,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,\"",
+			   500000, &err),
+		0);
+}
+
 static void test_get(void **state)
 {
 	json_t *o = parsed("{\"s\":\"text\",\"i\":-7,\"b\":false,\"o\":{},\"a\":[],\"n\":null,\"r\":1.5,"
@@ -197,9 +234,9 @@ static void test_writer_limits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_parse),	      cmocka_unit_test(test_get),
-		cmocka_unit_test(test_write),	      cmocka_unit_test(test_any_bytes),
-		cmocka_unit_test(test_writer_limits),
+		cmocka_unit_test(test_parse),	    cmocka_unit_test(test_get),
+		cmocka_unit_test(test_many_values), cmocka_unit_test(test_write),
+		cmocka_unit_test(test_any_bytes),   cmocka_unit_test(test_writer_limits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
