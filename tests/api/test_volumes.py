@@ -5,10 +5,11 @@ import os
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from daemon import END_TIMEOUT_S
-from test_lifecycle import body, crash, create, delete, nothing_left, running, sh, snapshot_of, wait
+from test_lifecycle import body, crash, create, delete, endpoint, nothing_left, running, sh, snapshot_of, wait
 from test_lifecycle_snapshot import restore
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
@@ -319,3 +320,22 @@ def test_a_path_that_changes_all_the_time(sandboxd, data):
         stop.set()
         thread.join()
     assert set(codes) <= {202, 400}
+
+
+def test_layers_of_isolated_sessions_on_a_volume(sandboxd, data):
+    """A sandbox's own files are an overlay, which cannot hold the layers of another: the refusal says what can."""
+    (data / "layers").mkdir()
+    spec = {"overlays": [{"path": "/home", "mode": "overlay", "persist": True}]}
+    for volumes in ([], [host(data / "layers", "/var/lib/execd/isolation")]):
+        url = f"http://{endpoint(sandboxd, running(sandboxd, volumes=volumes))}"
+        response = httpx.post(f"{url}/v1/isolated/session", json=spec, timeout=60)
+        if not volumes:
+            assert response.status_code == 501 and "mount a volume there" in response.json()["message"], response.text
+            continue
+        assert response.status_code == 201 and response.json()["overlays"][0]["persist"], response.text
+        session = f"{url}/v1/isolated/session/{response.json()['session_id']}"
+        told = httpx.post(f"{session}/run", json={"code": "echo kept >/home/f; cat /home/f"}, timeout=60).text
+        assert "kept" in told and "execution_complete" in told
+        assert [path.read_text() for path in (data / "layers").glob("rooms.*/*/0/0/f")] == ["kept\n"]
+        assert httpx.post(f"{session}/commit", json={}, timeout=60).json()["added"] == 1
+        assert httpx.delete(session, timeout=60).status_code == 204
