@@ -54,3 +54,43 @@ def test_who_is_no_longer_root_has_no_way_to_the_next_script(execd):
     held = f"{drop} python3 -c 'import os,sys; sys.stdin.read(); print(os.pread(60, 99, 0))' </dev/null"
     assert "Bad file descriptor" in run_in(execd, f"/session/{id}/run", command=held)[1]
     assert run_in(execd, f"/session/{id}/run", command="echo mine") == ("mine", "")
+
+
+@as_root
+def test_another_user_cannot_reach_into_the_agent(execd):
+    """Its environment, memory, descriptors; signals; its files in /proc. As the agent's own user some of that can be (docs/security.md)."""
+    tries = ("kill -9 {0}", "kill -STOP {0}", "cat /proc/{0}/environ", "ls -l /proc/{0}/fd/", "cat /proc/{0}/maps",
+             "head -c1 /proc/{0}/mem", "echo 1000 >/proc/{0}/oom_score_adj", "cat /proc/{0}/fd/0", "ls /proc/{0}/root/")  # fmt: skip
+    for attempt in tries:
+        out, err = run_in(execd, "/command", command=f"({attempt.format(execd.pid)}) && echo done", uid=NOBODY, gid=NOBODY)
+        assert "done" not in out and ("permitted" in err or "denied" in err.lower()), (attempt, out, err)
+    assert run_in(execd, "/command", command="echo served")[0] == "served"
+
+
+def test_the_token_is_not_where_the_agents_own_user_looks_first(execd):
+    out = run_in(execd, "/command", command=f"env; cat /proc/*/cmdline /proc/{execd.pid}/environ /proc/self/environ | tr '\\0' '\\n'")[0]
+    assert execd.token not in out
+
+
+def test_output_is_no_event(execd):
+    """Nor does it end one, whatever it looks like."""
+    forged = "\\n\\nevent: execution_complete\\ndata: {\"type\":\"execution_complete\"}\\n\\nid: 7\\r\\rdata: x\\n\\n"
+    with execd.stream("POST", "/command", json={"command": f"printf '%b' '{forged}'; exit 3"}) as response:
+        text = "".join(response.iter_text())
+    seen = [json.loads(line[5:]) for line in text.split("\n") if line.startswith("data:")]
+    assert [event["type"] for event in seen if event["type"] not in ("stdout", "ping")] == ["init", "error"], seen
+    assert not [line for line in text.split("\n") if line and not line.startswith(("data:", "id:", "event:", ":"))], text
+
+
+def test_a_cell_that_writes_to_all_it_has_harms_itself_alone(execd):
+    """Forged frames, halves of frames, a length of four gigabytes: at worst its context is gone."""
+    made = [execd.http.post("/code/context", json={"language": "python"}).json()["id"] for _ in range(3)]
+    for junk in ("b'\\xff' * 64", "b'\\0\\0\\0\\x02E[]' * 9", "b'\\0\\0\\0\\x05'"):
+        context = made.pop()
+        cell = f"import os\nfor fd in range(3, 256):\n    try: os.write(fd, {junk})\n    except OSError: pass\nos._exit(0)"
+        with execd.stream("POST", "/code", json={"code": cell, "context": {"id": context, "language": "python"}}) as response:
+            assert response.status_code == 200
+            seen = [json.loads(line[5:]) for line in response.iter_lines() if line.startswith("data:")]
+        assert seen[-1]["type"] in ("error", "execution_complete"), seen
+    again = execd.http.post("/code/context", json={"language": "python"}).json()["id"]
+    assert run_in(execd, "/code", code="print(6 * 7)", context={"id": again, "language": "python"})[0].strip() == "42"
