@@ -229,7 +229,7 @@ def help_of(program):
 @pytest.mark.parametrize("page", [page for page in PAGES if "/" not in page or page.startswith("docs/")])
 def test_flags_settings_and_endpoints_exist(tmp_path, page):
     said = spans(read(page))
-    flags = {flag for span in said if not re.match(r"make|docker|crun|tools|pip|apt", span)
+    flags = {flag for span in said if not re.match(r"make|docker|crun|bwrap|tools|pip|apt", span)
              for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", span)}  # fmt: skip
     known = help_of(EXECD) + help_of(SANDBOXD) + "".join(path.read_text() for path in (ROOT / "tools").iterdir() if path.is_file())
     unknown = {flag for flag in flags if flag not in known}
