@@ -1,6 +1,7 @@
 """Snapshots: what a sandbox's file system was, and sandboxes that go on from there."""
 
 import os
+import shutil
 import sqlite3
 
 import pytest
@@ -184,6 +185,30 @@ def test_while_it_is_taken(sandboxd):
     sandboxd.http.delete(f"/sandboxes/{id}")
     wait(sandboxd, id, "Terminated")
     assert settled(sandboxd, snapshot)["reason"] in ("sandbox_ended", "snapshot_ready", "snapshot_capture_failed")
+    nothing_left(sandboxd, id)
+
+
+def test_what_waits_for_a_snapshot(start_sandboxd, tmp_path):
+    """Held in the middle of the copy: nothing else begins, and afterwards all of it may."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin/cp"
+    tool.write_text(f'#!/bin/sh\nread x <{go}\nexec {shutil.which("cp")} "$@"\n')
+    tool.chmod(0o755)
+    sandboxd = start_sandboxd(env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+    id = running(sandboxd)
+    snapshot = take(sandboxd, id)
+    post = lambda what: sandboxd.http.post(f"/sandboxes/{id}/{what}").status_code
+    assert [post("pause"), post("snapshots"), sandboxd.http.delete(f"/snapshots/{snapshot}").status_code] == [409, 409, 409]
+    assert state(sandboxd, snapshot)["state"] == "Creating" and get(sandboxd, id)["status"]["state"] == "Running"
+    go.write_text("now\n")
+    settled(sandboxd, snapshot, "Ready")
+    assert post("pause") == 202
+    wait(sandboxd, id, "Paused")
+    assert post("snapshots") == 409  # only of one that runs
+    assert sandboxd.http.delete(f"/snapshots/{snapshot}").status_code == 204
+    delete(sandboxd, id)
     nothing_left(sandboxd, id)
 
 

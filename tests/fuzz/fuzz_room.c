@@ -125,7 +125,7 @@ static void mounted(int r)
 	room_unref(room);
 }
 
-int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *done, void *arg,
+int room_remount(struct room *room, size_t index, unsigned top, bool last, room_done_fn *done, void *arg,
 		 struct err *err)
 {
 	_cleanup_buf_ struct buf message = BUF_INIT(WIRE_MAX);
@@ -133,7 +133,7 @@ int room_remount(struct room *room, size_t index, unsigned top, room_done_fn *do
 	must(index < room->mounts_n && room->mounts[index].mode == ROOM_OVERLAY && top < ROOM_LAYERS_MAX);
 	if (room->state != ROOM_READY || mounting.room)
 		return err_set(err, ERR_GONE, "RUNTIME_ERROR", ESRCH, "not now");
-	must(plan_remount(&room->mounts[index], index, top, false, 1, &message) == 0);
+	must(plan_remount(&room->mounts[index], index, top, last, false, 1, &message) == 0);
 	(void)must_be_a_plan(&message);
 	mounting.room = room_ref(room);
 	mounting.index = index;
