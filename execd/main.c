@@ -7,6 +7,7 @@
  * loop; then everything is freed in the opposite order.
  */
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -320,6 +321,10 @@ int main(int argc, char **argv)
 	if (argc == 1 && strcmp(argv[0], IDENTITY_NAME) == 0)
 		return identity_main(clerk_main);
 	fill_stdio();
+	/* What is large goes back when it is freed. Left to itself the threshold grows with what was freed
+	 * once, and the heap keeps what many bodies at once have taken. */
+	(void)mallopt(M_MMAP_THRESHOLD, 256 << 10);
+	(void)mallopt(M_TRIM_THRESHOLD, 1 << 20);
 	int r = options_parse(argc, argv, &agent.options, &err);
 	if (r == OPTIONS_RUN && agent.options.claim_fd >= 0)
 		r = agent_wait(&agent, argc, argv, &claim, &err);

@@ -1,47 +1,19 @@
 /*
  * Files of the container that the agent reads of itself, and whoever is root there writes: accounts, the env
- * file, what stands in /proc and in cgroups.
+ * file, what stands in /proc and in cgroups, sockets and whose they are.
  *
  * The first byte says which; the parts of the rest, parted by a line "%%", are the files.
  */
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
 #include "execd/account.h"
 #include "execd/cgroup.h"
 #include "execd/env.h"
 #include "execd/metrics.h"
+#include "execd/ports.h"
 #include "tests/fuzz/jail.h"
-
-#define PARTS_MAX 10
-
-struct part {
-	const uint8_t *data;
-	size_t n;
-};
-
-static size_t part_them(const uint8_t *data, size_t n, struct part parts[PARTS_MAX])
-{
-	static const char parting[] = "\n%%\n";
-	size_t count = 0;
-
-	while (count < PARTS_MAX) {
-		const uint8_t *cut = n > 0 ? memmem(data, n, parting, sizeof(parting) - 1) : NULL;
-		size_t part_n = cut ? (size_t)(cut - data) : n;
-
-		parts[count++] = (struct part){data, part_n};
-		if (!cut)
-			break;
-		data += part_n + sizeof(parting) - 1;
-		n -= part_n + sizeof(parting) - 1;
-	}
-	return count;
-}
-
-static void put(const char *path, const struct part *parts, size_t n, size_t i)
-{
-	(void)unlink(path);
-	if (i < n)
-		must(fs_write_file(AT_FDCWD, path, parts[i].n > 0 ? parts[i].data : (const uint8_t *)"",
-				   parts[i].n, 0644) == 0);
-}
+#include "tests/fuzz/parts.h"
 
 static void accounts(void)
 {
@@ -113,6 +85,60 @@ static void measure(void)
 	metrics_free(m);
 }
 
+/* ---- ports: two tables, a process's name, and its sockets, one in a line ---- */
+
+/* sock_diag is not there, so that the tables are read; libFuzzer has no sockets. */
+int socket(int domain, int type, int protocol)
+{
+	if (domain == AF_NETLINK) {
+		errno = EACCES;
+		return -1;
+	}
+	return (int)syscall(SYS_socket, domain, type, protocol);
+}
+
+static void put_links(const struct part *part)
+{
+	char path[32], link[64];
+	int n = 0;
+
+	for (const uint8_t *at = part->data, *end = at + part->n, *next; at < end && n < 4; at = next, n++) {
+		const uint8_t *lf = memchr(at, '\n', (size_t)(end - at));
+
+		next = lf ? lf + 1 : end;
+		(void)snprintf(path, sizeof(path), "/proc/7/fd/%d", n);
+		(void)snprintf(link, sizeof(link), "%.*s", (int)((lf ? lf : end) - at), (const char *)at);
+		(void)symlink(link, path);
+	}
+}
+
+static void ports(const struct part *parts, size_t n)
+{
+	struct port_list first, again;
+	struct err err;
+
+	(void)fs_remove_tree(AT_FDCWD, "/proc/7");
+	must(fs_mkdir_p("/proc/7/fd", 0755) == 0 && fs_mkdir_p("/proc/net", 0755) == 0);
+	put("/proc/net/tcp", parts, n, 0);
+	put("/proc/net/tcp6", parts, n, 1);
+	put("/proc/7/comm", parts, n, 2);
+	if (n > 3)
+		put_links(&parts[3]);
+	if (ports_read(&first, NULL, &err) < 0)
+		return;
+	for (size_t i = 0; i < first.n; i++) {
+		must(memchr(first.v[i].address, '\0', sizeof(first.v[i].address)));
+		must(memchr(first.v[i].process, '\0', sizeof(first.v[i].process)));
+		must(i == 0 || port_compare(&first.v[i - 1], &first.v[i]) < 0);
+	}
+	/* With what is known nothing is different. */
+	must(ports_read(&again, &first, &err) == 0 && again.n == first.n);
+	for (size_t i = 0; i < first.n; i++)
+		must(port_compare(&first.v[i], &again.v[i]) == 0 && first.v[i].pid == again.v[i].pid);
+	port_list_done(&first);
+	port_list_done(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	static const char *const measured[] = {"/proc/self/cgroup",
@@ -151,6 +177,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		for (size_t i = 0; i < ARRAY_SIZE(measured); i++)
 			put(measured[i], parts, parts_n, i);
 		measure();
+		break;
+	case 't':
+		ports(parts, parts_n);
 		break;
 	default:
 		break;

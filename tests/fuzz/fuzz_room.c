@@ -65,6 +65,19 @@ static void must_be_in_text(const struct wire_plan *head, const char *text, uint
 	must(at < head->text_n && memchr(text + at, '\0', head->text_n - at));
 }
 
+static void must_be_a_step(const struct wire_plan *head, const char *text, const struct view_step *step)
+{
+	must(step->kind <= VIEW_OVERLAY);
+	if (step->kind == VIEW_STACK) { /* numbers of sources */
+		must(step->n < ROOM_MOUNTS_MAX && step->a < VIEW_SOURCES_MAX);
+		must(step->b < VIEW_SOURCES_MAX || step->b == VIEW_NO_SOURCE);
+		return;
+	}
+	must_be_in_text(head, text, step->a);
+	must_be_in_text(head, text, step->b);
+	must(step->kind != VIEW_SOURCE || step->n < VIEW_SOURCES_MAX);
+}
+
 /* As nursery.c and view.c take it. */
 static const struct wire_plan *must_be_a_plan(const struct buf *message)
 {
@@ -80,10 +93,7 @@ static const struct wire_plan *must_be_a_plan(const struct buf *message)
 	must_be_in_text(head, text, head->cwd);
 	must_be_in_text(head, text, head->hostname);
 	for (uint32_t i = 0; i < head->steps_n; i++) {
-		must(steps[i].kind <= VIEW_OVERLAY);
-		must_be_in_text(head, text, steps[i].a);
-		must_be_in_text(head, text, steps[i].b);
-		must(steps[i].kind != VIEW_SOURCE || steps[i].n < VIEW_SOURCES_MAX);
+		must_be_a_step(head, text, &steps[i]);
 	}
 	return head;
 }

@@ -207,8 +207,8 @@ def look(client, rng):
 
 
 def begin(client, n):
-    """The sandboxes that all clients have."""
-    shared = [running(client) for _ in range(n)]
+    """The sandboxes that all clients have, however long that is."""
+    shared = [running(client, timeout=None) for _ in range(n)]
     client.owed.clear()
     return shared
 
