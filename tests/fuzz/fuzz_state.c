@@ -214,7 +214,7 @@ static void must_be_a_line(const char *text, size_t size)
 	_cleanup_buf_ struct buf clean = BUF_INIT(65536);
 	size_t n = strlen(text);
 
-	must(n < size && utf8_sanitize(&clean, NULL, text, n) == 0);
+	must(n < size && utf8_sanitize(&clean, text, n) == 0);
 	must(clean.len == n && (n == 0 || memcmp(clean.data, text, n) == 0));
 	for (; *text; text++)
 		must((unsigned char)*text >= ' ');
