@@ -56,14 +56,16 @@ class Gate:
                     end.shutdown(socket.SHUT_RDWR)
             self.listener.close()
 
-    def set(self, pattern, when, then=lambda: None):
+    def set(self, pattern, when, then=lambda: None, shut=True):
         """At the first request that matches, before it has got to the daemon or when that answers: then(), and shut."""
         self.trap = (re.compile(pattern), when, then)
+        self.shuts = shut
         self.sprung = threading.Event()
 
     def spring(self, then):
         then()
-        self.close()
+        if self.shuts:
+            self.close()
         self.sprung.set()
 
     def accept(self, listener):
@@ -97,7 +99,9 @@ class Gate:
         with suppress(OSError):
             while data := server.recv(65536):
                 if caught:
-                    return self.spring(caught[0])
+                    self.spring(caught.pop())
+                    if self.shuts:
+                        return
                 client.sendall(data)
             client.shutdown(socket.SHUT_RDWR)
 
@@ -234,6 +238,31 @@ def test_killed_in_the_middle(start_sandboxd, runtime, case, when):
     elif operation != "create":
         assert wait(second, id, "Running")
     remove_all(second)
+
+
+@pytest.mark.parametrize("verb", ["kill", "remove"])
+def test_meddled_with_at_each_step(start_sandboxd, runtime, verb):
+    """Somebody else kills or removes the container between two of our requests."""
+    sandboxd = start_sandboxd()
+    done = []
+
+    def meddle():
+        (container,) = runtime.containers()
+        path = f"/containers/{container['Id']}"
+        done.append(runtime.http.post(f"{path}/kill") if verb == "kill" else runtime.http.delete(path, params={"force": 1}))
+
+    for pattern in BIRTH:
+        runtime.set(pattern, "after", meddle, shut=False)
+        id = create(sandboxd)
+        assert runtime.sprung.wait(END_TIMEOUT_S)
+        if done.pop().is_success:
+            status = wait(sandboxd, id, "Failed")["status"]
+            assert status["reason"] in ("container_killed", "container_lost", "runtime_error"), (pattern, status)
+        else:  # what does not run yet cannot be killed
+            assert verb == "kill" and wait(sandboxd, id, "Running")
+            assert sh(sandboxd, id, "echo up") == "up"
+        delete(sandboxd, id)
+        nothing_left(sandboxd)
 
 
 def test_sigterm_while_it_is_away(start_sandboxd, runtime):
