@@ -22,18 +22,31 @@ int file_remove(const char *path, struct err *err)
 	return file_err(err, errno, "remove '%s'", path);
 }
 
+/* By its descriptor, which is a path only: through /proc, where there is one. */
+static int set_mode(int fd, const char *path, mode_t mode)
+{
+	char link[32];
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (chmod(link, mode) == 0)
+		return 0;
+	return errno == ENOENT ? chmod(path, mode) : -1;
+}
+
+/* Whoever owns its directory may put another file there meanwhile: what is changed is one file, found once.
+ */
 int file_set_perm(const char *path, const struct file_perm *perm, struct err *err)
 {
 	bool has_owner = perm->uid != (uid_t)-1 || perm->gid != (gid_t)-1;
-	struct stat st;
+	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
 
 	/* Also with nothing to change, a path that is not there is told. */
-	if (!has_owner && !perm->has_mode && stat(path, &st) < 0)
+	if (fd < 0)
 		return file_err(err, errno, "look at '%s'", path);
-	if (has_owner && chown(path, perm->uid, perm->gid) < 0)
+	if (has_owner && fchownat(fd, "", perm->uid, perm->gid, AT_EMPTY_PATH) < 0)
 		return file_err(err, errno, "change the owner of '%s'", path);
 	/* After the owner, whose change takes the set-id bits away. */
-	if (perm->has_mode && chmod(path, perm->mode) < 0)
+	if (perm->has_mode && set_mode(fd, path, perm->mode) < 0)
 		return file_err(err, errno, "change the mode of '%s'", path);
 	return 0;
 }

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +56,37 @@ def test_who_is_no_longer_root_has_no_way_to_the_next_script(execd):
     held = f"{drop} python3 -c 'import os,sys; sys.stdin.read(); print(os.pread(60, 99, 0))' </dev/null"
     assert "Bad file descriptor" in run_in(execd, f"/session/{id}/run", command=held)[1]
     assert run_in(execd, f"/session/{id}/run", command="echo mine") == ("mine", "")
+
+
+SWAP = """
+import os, sys
+mine, secret = sys.argv[1:]
+print("on", flush=True)
+while True:  # its name is now a file of its own, now a link to one of root's
+    os.symlink(secret, mine + ".l"); os.replace(mine + ".l", mine)
+    open(mine + ".f", "w").close(); os.replace(mine + ".f", mine)
+"""
+
+
+@as_root
+def test_owner_and_mode_go_to_one_file(execd, tmp_path):
+    """A link may be followed, but not from the one change to the next: root's file with a mode for another's."""
+    secret, folder = tmp_path / "secret", tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "f").write_bytes(b"")
+    swap = subprocess.Popen([sys.executable, "-c", SWAP, folder / "f", secret], stdout=subprocess.PIPE)
+    try:
+        assert swap.stdout.readline() == b"on\n"
+        for _ in range(300):
+            secret.unlink(missing_ok=True)
+            secret.touch(0o600)
+            execd.http.post("/files/permissions", json={f"{folder}/f": {"owner": str(NOBODY), "mode": 777}})
+            now = secret.stat()
+            assert (now.st_uid, now.st_mode & 0o777) in ((0, 0o600), (NOBODY, 0o777)), now
+    finally:
+        swap.kill()
+        swap.wait()
+        swap.stdout.close()
 
 
 @as_root
