@@ -7,8 +7,8 @@
  * in the mount that is replaced but the idle shell, which is sent to its
  * directory anew. So a run belongs to the point of the run before it when that
  * has left processes behind or files of an overlay open in the shell, when other
- * runs are on, or when it is a background run; going back to a point takes all its runs along. At most points_max are
- * kept; then the oldest two become one.
+ * runs are on, or when it is a background run; going back to a point takes all its runs along. At most
+ * points_max are kept; then the oldest two become one.
  *
  * Nothing here blocks: layers are worked on by workers, one piece of work at a
  * time, while the session is held. Loop thread only.
