@@ -8,6 +8,7 @@
  */
 #include "execd/env.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
@@ -122,6 +123,7 @@ static int env_set_put(struct env_set *set, const struct var *var)
 		set->vars = vars;
 		set->cap = cap;
 	}
+	assert(set->vars);
 	set->vars[set->n++] = *var;
 	*env_set_slot(set, var->name, var->name_len) = (uint32_t)set->n;
 	return 0;
