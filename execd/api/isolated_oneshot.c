@@ -49,10 +49,27 @@ static void put_stream(struct jw *w, const char *key, struct output *o, enum out
 		jw_kbool(w, stream == OUTPUT_STDOUT ? "stdout_truncated" : "stderr_truncated", true);
 }
 
+static void put_no_result(struct jw *w, const struct err *err)
+{
+	jw_key(w, "error");
+	jw_obj_begin(w);
+	jw_kstr(w, "ename", "ResultError");
+	jw_kstr(w, "evalue", err->message);
+	jw_key(w, "traceback");
+	jw_arr_begin(w);
+	jw_arr_end(w);
+	jw_obj_end(w);
+}
+
 static void put_result(struct jw *w, struct oneshot *o)
 {
-	json_t *result = oneshot_result(o), *value;
+	json_t *result, *value;
 	const char *key;
+	struct err err;
+	if (oneshot_result(o, &result, &err) < 0) {
+		put_no_result(w, &err);
+		return;
+	}
 	json_object_foreach(result, key, value)
 	{
 		char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);

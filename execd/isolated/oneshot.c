@@ -70,6 +70,7 @@ static const char runner[] =
 	"        rest = rest[os.write(3, rest):]\n"
 	"    os.ftruncate(3, len(text))\n"
 	"except OSError:\n"
+	"    os.ftruncate(3, 0)\n"
 	"    print('the result is longer than 4 MiB', file=sys.stderr)\n"
 	"    code = 1\n"
 	"try:\n"
@@ -394,15 +395,20 @@ bool oneshot_timed_out(const struct oneshot *o)
 	return o->timed_out;
 }
 
-json_t *oneshot_result(struct oneshot *o)
+int oneshot_result(struct oneshot *o, json_t **ret, struct err *err)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT(ONESHOT_RESULT_MAX + 1);
-	json_t *result = NULL;
 	char path[32];
+	*ret = NULL;
+	if (o->result_fd < 0)
+		return 0;
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", o->result_fd);
-	if (o->result_fd < 0 || fs_read_file(AT_FDCWD, path, &text) < 0 || text.len == 0)
-		return NULL;
-	return json_parse_nul(text.data, text.len, &result, NULL) < 0 ? NULL : result;
+	int r = fs_read_file(AT_FDCWD, path, &text);
+	if (r < 0)
+		return err_sys(err, "RUNTIME_ERROR", -r, "read what the function has left");
+	if (text.len == 0 || text.data[0] == '\0')
+		return 0;
+	return json_parse_nul(text.data, text.len, ret, err);
 }
 
 /* ---- all of them ------------------------------------------------------------------------ */

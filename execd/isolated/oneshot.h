@@ -44,6 +44,9 @@ void oneshot_cancel(struct oneshot *o);
 const struct err *oneshot_failure(const struct oneshot *o);
 struct run *oneshot_run(struct oneshot *o);
 bool oneshot_timed_out(const struct oneshot *o);
-/* What the function has left: {"result": ...} or {"error": {...}}; NULL when it did not get that far. The
- * caller's. */
-json_t *oneshot_result(struct oneshot *o);
+/*
+ * What the function has left: {"result": ...} or {"error": {...}}; *ret, the caller's, is NULL when it did
+ * not get that far. An error: what it has left is no JSON (NaN is none), too large once parsed, or cannot be
+ * read.
+ */
+int oneshot_result(struct oneshot *o, json_t **ret, struct err *err);

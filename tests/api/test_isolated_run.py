@@ -76,6 +76,17 @@ def test_too_long_a_result_is_none(execd):
     assert "result" not in answer and answer["exit_code"] == 1 and "longer" in answer["stderr"]
 
 
+@needs_python
+def test_a_result_that_cannot_be_told_says_why(execd):
+    answer = call(execd, code="def handler(event):\n    print('ran')\n    return float('nan')")
+    assert answer["error"]["ename"] == "ResultError" and "NaN" in answer["error"]["evalue"], answer
+    assert "result" not in answer and answer["stdout"] == "ran\n"
+    answer = call(execd, code="def handler(event):\n    return [[]] * 1000000")
+    assert answer["error"]["ename"] == "ResultError" and "too many values" in answer["error"]["evalue"], answer
+    answer = call(execd, code="import os\ndef handler(event):\n    os._exit(4)")
+    assert answer["exit_code"] == 4 and "result" not in answer and "error" not in answer
+
+
 def test_a_command_gets_its_event_on_standard_input(execd):
     answer = call(execd, command="cat; echo problem >&2; echo $X; exit 3", event={"a": [1]}, envs={"X": "y"})
     assert answer["stdout"] == '{"a":[1]}y\n' and answer["stderr"] == "problem\n" and answer["exit_code"] == 3
