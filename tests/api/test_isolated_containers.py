@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -64,7 +65,7 @@ def execd(agent):
 @pytest.fixture
 def tmp_path(agent):
     """One that the container has too."""
-    folder = containers.Path(tempfile.mkdtemp(dir=agent.place))
+    folder = Path(tempfile.mkdtemp(dir=agent.place))
     folder.chmod(0o755)
     yield folder
     for session in agent.http.get("/v1/isolated/sessions").json()["sessions"]:
