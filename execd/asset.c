@@ -75,7 +75,7 @@ static const struct asset *find(const char *path)
 /* Of what a folder holds, a kernel reads the texts; libraries and the like are for others. */
 static bool is_text_of(const struct asset *a, const char *folder)
 {
-	const char *name = strrchr(a->path, '/') + 1, *end = strrchr(name, '.');
+	const char *name = strrchr(a->path, '/') + 1, *dot = strrchr(name, '.'), *end = dot ? dot : "";
 	size_t n = strlen(folder);
 	return strncmp(a->path, folder, n) == 0 && a->path + n + 1 == name && strcmp(end, ".so") != 0 &&
 	       strcmp(end, ".jar") != 0;
