@@ -33,6 +33,8 @@ int history_new(struct execd *execd, struct isolated *s, unsigned points_max, st
 	h->points = BUF_INIT((HISTORY_POINTS_MAX + 1) * sizeof(struct point));
 	h->runs = BUF_INIT((HISTORY_RUNS_MAX + 1) * sizeof(struct known));
 	h->answer = BUF_INIT(HISTORY_REPLY_MAX);
+	h->listed_points = BUF_INIT(h->points.max);
+	h->listed_runs = BUF_INIT(h->runs.max);
 	*ret = h;
 	return 0;
 }
@@ -45,6 +47,8 @@ void history_unref(struct history *h)
 	buf_done(&h->points);
 	buf_done(&h->runs);
 	buf_done(&h->answer);
+	buf_done(&h->listed_points);
+	buf_done(&h->listed_runs);
 	room_unref(h->room);
 	free(h);
 }

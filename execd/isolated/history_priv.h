@@ -52,6 +52,8 @@ struct history {
 	int result;
 	struct err err;
 	struct buf answer;
+	struct buf listed_points,
+		listed_runs; /* LIST: as they were when it began, for runs may come meanwhile */
 	history_done_fn *done;
 	void *done_arg;
 	/* POINT, UNDO: */

@@ -25,25 +25,27 @@ static int usage_of(struct history *h, unsigned first, unsigned last, struct lay
 	return 0;
 }
 
+/* Worker. */
 static void list_point(struct history *h, struct jw *w, size_t i)
 {
-	const struct point *p = history_point_at(h, i);
-	unsigned last = i + 1 < history_points_n(h) ? history_point_at(h, i + 1)->layer - 1 : UINT32_MAX;
+	const struct point *p = (const struct point *)h->listed_points.data + i;
+	const struct known *runs = (const struct known *)h->listed_runs.data;
+	size_t points_n = h->listed_points.len / sizeof(*p), runs_n = h->listed_runs.len / sizeof(*runs);
 	char time[CLOCK_RFC3339_MAX];
 	struct layer_usage usage;
 	bool first = true;
-	h->result = usage_of(h, p->layer, last, &usage);
+	h->result = usage_of(h, p->layer, i + 1 < points_n ? p[1].layer - 1 : UINT32_MAX, &usage);
 	jw_obj_begin(w);
-	for (size_t k = 0; k < history_known_n(h); k++) {
-		if (history_known_at(h, k)->point != i)
+	for (size_t k = 0; k < runs_n; k++) {
+		if (runs[k].point != i)
 			continue;
 		if (first) {
-			jw_kstr(w, "run_id", history_known_at(h, k)->id);
+			jw_kstr(w, "run_id", runs[k].id);
 			jw_key(w, "run_ids");
 			jw_arr_begin(w);
 		}
 		first = false;
-		jw_str(w, history_known_at(h, k)->id);
+		jw_str(w, runs[k].id);
 	}
 	if (!first)
 		jw_arr_end(w);
@@ -66,7 +68,7 @@ static void list_run(struct pool_job *job)
 	jw_kint(&w, "entries", (int64_t)all.entries);
 	jw_key(&w, "points");
 	jw_arr_begin(&w);
-	for (size_t i = 0; i < history_points_n(h) && h->result >= 0; i++)
+	for (size_t i = 0; i < h->listed_points.len / sizeof(struct point) && h->result >= 0; i++)
 		list_point(h, &w, i);
 	jw_arr_end(&w);
 	jw_obj_end(&w);
@@ -78,8 +80,14 @@ static void list_run(struct pool_job *job)
 int history_list(struct history *h, history_done_fn *done, void *arg, struct err *err)
 {
 	int r = history_busy(h, err);
-	if (r >= 0)
-		r = history_work_start(h, LIST, list_run, err);
+	if (r < 0)
+		return r;
+	buf_clear(&h->listed_points);
+	buf_clear(&h->listed_runs);
+	if (buf_append(&h->listed_points, h->points.data, h->points.len) < 0 ||
+	    buf_append(&h->listed_runs, h->runs.data, h->runs.len) < 0)
+		return err_sys(err, "RUNTIME_ERROR", ENOMEM, "list the points");
+	r = history_work_start(h, LIST, list_run, err);
 	if (r < 0)
 		return r;
 	h->done = done;
