@@ -1,9 +1,9 @@
 // The Go kernel: an interpreter (yaegi) behind proto/kernel-protocol.md, and the Go toolchain, where the
 // image has one, for whole programs that the interpreter cannot compile.
 //
-// One goroutine reads frames, one runs the cells, one waits for SIGINT. A cell that is interrupted is
-// stopped between two operations of the interpreter. What stands in a call of the compiled library that
-// cannot be broken off (a mutex, a read) is left behind: its goroutine ends when the call returns.
+// One goroutine reads frames, one runs the cells. A cell that is interrupted is stopped between two
+// operations of the interpreter. What stands in a call of the compiled library that cannot be broken off (a
+// mutex, a read) is left behind: its goroutine ends when the call returns.
 package main
 
 import (
@@ -42,9 +42,8 @@ func main() {
 		file:     os.NewFile(controlFD, "control"),
 		answered: map[int64]chan struct{}{},
 	}}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT)
-	go k.watch(signals)
+	// SIGINT is for what a cell has started; unlike ignoring it, this is not handed on to that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
 	k.interp = newSession(k)
 	k.hello("")
 	cells := make(chan request, 1)
@@ -55,7 +54,7 @@ func main() {
 }
 
 func (k *kernel) hello(err string) {
-	m := map[string]any{"protocol": 1, "language": "go", "version": runtime.Version()[2:]}
+	m := map[string]any{"protocol": 1, "language": "go", "version": runtime.Version()[2:], "interrupt": "frame"}
 	if err != "" {
 		m["error"] = err
 	}
@@ -80,6 +79,8 @@ func (k *kernel) read(cells chan<- request) {
 			cells <- r
 		case f.kind == 'C':
 			k.begin(r.Cwd)
+		case f.kind == 'I':
+			k.interrupt()
 		case f.kind != 'Y':
 			err = fmt.Errorf("a frame of the unknown kind %q", f.kind)
 		}
@@ -98,19 +99,19 @@ func (k *kernel) begin(cwd string) {
 	k.hello("")
 }
 
-func (k *kernel) watch(signals <-chan os.Signal) {
-	for range signals {
-		k.lock.Lock()
-		if k.stop != nil {
-			k.wire.send('I', map[string]any{})
-			select {
-			case <-k.stop:
-			default:
-				close(k.stop)
-			}
-		}
-		k.lock.Unlock()
+// interrupt comes in its place between the cells, where a signal may come late and strike the next one.
+func (k *kernel) interrupt() {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if k.stop == nil {
+		return
 	}
+	select {
+	case <-k.stop:
+	default:
+		close(k.stop)
+	}
+	k.wire.send('I', map[string]any{})
 }
 
 // stopped is closed when the cell at hand is to stop; nil between cells.

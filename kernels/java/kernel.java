@@ -3,9 +3,9 @@
  * because the compiler that this takes is the one that every cell takes as well: what looks like a
  * detour warms up what is needed anyway, and the agent needs no JDK to be built.
  *
- * Threads: "execd-reader" takes frames from the control socket; the first thread runs the cells, compiling
- * each snippet and starting a thread "main" for what it evaluates; the JVM's own signal thread brings
- * interrupts. A snippet has a thread to itself so that stopping it can harm nothing of ours.
+ * Threads: "execd-reader" takes frames from the control socket, interrupts too; the first thread runs the
+ * cells, compiling each snippet and starting a thread "main" for what it evaluates. A snippet has a thread
+ * to itself so that stopping it can harm nothing of ours.
  */
 import java.io.DataInputStream;
 import java.io.File;
@@ -62,11 +62,7 @@ final class ExecdKernel {
         wire = new Wire(CONTROL_FD);
         System.setOut(new Printer(new Stream("/proc/self/fd/1", FileDescriptor.out)));
         System.setErr(new Printer(new Stream("/proc/self/fd/2", FileDescriptor.err)));
-        onInterrupt(() -> {
-            Session s = session;
-            if (s != null)
-                s.interrupt();
-        });
+        heedNoSignal();
         Session s = new Session();
         s.warmUp();
         session = s;
@@ -83,7 +79,7 @@ final class ExecdKernel {
 
     static void hello(String error) throws IOException {
         wire.send('H', Json.object("protocol", 1, "language", "java", "version",
-                                   System.getProperty("java.version"), "error", error));
+                                   System.getProperty("java.version"), "interrupt", "frame", "error", error));
     }
 
     static void read(BlockingQueue<Map<String, Object>> cells) {
@@ -100,6 +96,10 @@ final class ExecdKernel {
                 case 'Y':
                     wire.synced(((Number) message.get("sync")).longValue());
                     break;
+                case 'I': // in its place between the cells, where a signal may come late and strike the next one
+                    if (session != null)
+                        session.interrupt();
+                    break;
                 case 'C': // a JVM cannot change its directory
                     Object cwd = message.get("cwd");
                     hello(cwd == null || cwd.equals(System.getProperty("user.dir"))
@@ -115,16 +115,16 @@ final class ExecdKernel {
         }
     }
 
-    /* By reflection: the compiler warns of these classes, and its warnings would be the user's first output. */
-    static void onInterrupt(Runnable action) throws ReflectiveOperationException {
+    /*
+     * SIGINT is for what a cell has started; a handler, unlike ignoring it, is not handed on to that. By
+     * reflection: the compiler warns of these classes, and its warnings would be the user's first output.
+     */
+    static void heedNoSignal() throws ReflectiveOperationException {
         Class<?> signal = Class.forName("sun.misc.Signal");
         Class<?> handler = Class.forName("sun.misc.SignalHandler");
-        Object proxy = Proxy.newProxyInstance(handler.getClassLoader(), new Class<?>[] {handler}, (p, m, a) -> {
-            if (m.getName().equals("handle"))
-                action.run();
-            return m.getReturnType() == int.class ? System.identityHashCode(p)
-                 : m.getReturnType() == boolean.class ? (Object) (p == a[0]) : null;
-        });
+        Object proxy = Proxy.newProxyInstance(handler.getClassLoader(), new Class<?>[] {handler},
+            (p, m, a) -> m.getReturnType() == int.class ? System.identityHashCode(p)
+                : m.getReturnType() == boolean.class ? (Object) (p == a[0]) : null);
         signal.getMethod("handle", signal, handler)
             .invoke(null, signal.getConstructor(String.class).newInstance("INT"), proxy);
     }
@@ -491,12 +491,12 @@ final class ExecdKernel {
             if (!busy)
                 return;
             stopping = true;
+            engine.halt();
             try {
                 wire.send('I', "{}");
             } catch (IOException e) {
                 return; // execd has gone; the reader meets that too
             }
-            engine.halt();
         }
 
         void execute(long cell, String code) throws IOException {
