@@ -20,6 +20,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	system "syscall"
 	"time"
 
 	"github.com/traefik/yaegi/interp"
@@ -485,6 +486,10 @@ func (s *session) wait(cmd *exec.Cmd, stop <-chan struct{}) *cellError {
 		case <-stop:
 			return interrupted()
 		default:
+		}
+		// The signal may have been faster than the frame that comes with it.
+		if status, ok := cmd.ProcessState.Sys().(system.WaitStatus); ok && status.Signal() == system.SIGINT {
+			return interrupted()
 		}
 		if err != nil {
 			return &cellError{"ExitError", strings.TrimPrefix(err.Error(), "exit status "), []string{err.Error()}}
