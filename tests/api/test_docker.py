@@ -14,7 +14,7 @@ import dockerd
 from conftest import SANITIZED
 from daemon import END_TIMEOUT_S, SANDBOXD
 from test_lifecycle import agent, body, container_pid, crash, create, delete, endpoint, get, nothing_left, running, sh, snapshot_of, wait
-from test_lifecycle_crash import Case, Claim, Fuse
+from test_lifecycle_crash import Case, Claim, Fuse, burned
 from test_lifecycle_pool import pool, settings, spares
 
 pytestmark = [
@@ -406,17 +406,7 @@ def test_killed_within_a_claim(start_sandboxd, tmp_path, case, n):
     env = settings(tmp_path, case.settings)
     first = start_sandboxd(env={**fuse.env, **env})
     work = case(first)
-    fuse.burn(n)
-    done = True
-    try:
-        work.do(first)
-    except (httpx.TransportError, AssertionError, KeyError):
-        done = False
-    if fuse.out():
-        assert done, "the operation failed, and not for our sake"
-        first.process.kill()
-    first.expect_exit = None
-    first.process.wait(END_TIMEOUT_S)
+    done = burned(fuse, n, work, first)
     second = start_sandboxd(state=first.state, env=env)
     second.predecessor = first
     work.check(second, done)

@@ -297,14 +297,8 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("case, n", [(case, n) for case, points in POINTS for n in points])
-def test_kill_within(start_sandboxd, tmp_path, case, n):
-    fuse = Fuse(tmp_path)
-    layout = Image(layer(shell()), layer([file("marker", b"whole")])).layout(tmp_path / "layout", "v1")
-    (tmp_path / "sandbox.toml").write_text(case.settings.replace("{0}", str(layout)))
-    own = {"SANDBOX_CONFIG_PATH": str(tmp_path / "sandbox.toml")}
-    first = start_sandboxd(env={**fuse.env, **own}, args=case.args)
-    work = case(first)
+def burned(fuse, n, work, first):
+    """Whether the server has answered before it was killed, at its n-th system call that counts or after all of them."""
     fuse.burn(n)
     done = True
     try:
@@ -316,6 +310,18 @@ def test_kill_within(start_sandboxd, tmp_path, case, n):
         first.process.kill()
     first.expect_exit = None
     first.process.wait(END_TIMEOUT_S)
+    return done
+
+
+@pytest.mark.parametrize("case, n", [(case, n) for case, points in POINTS for n in points])
+def test_kill_within(start_sandboxd, tmp_path, case, n):
+    fuse = Fuse(tmp_path)
+    layout = Image(layer(shell()), layer([file("marker", b"whole")])).layout(tmp_path / "layout", "v1")
+    (tmp_path / "sandbox.toml").write_text(case.settings.replace("{0}", str(layout)))
+    own = {"SANDBOX_CONFIG_PATH": str(tmp_path / "sandbox.toml")}
+    first = start_sandboxd(env={**fuse.env, **own}, args=case.args)
+    work = case(first)
+    done = burned(fuse, n, work, first)
 
     second = start_sandboxd(state=first.state, env=own, args=case.args)
     second.predecessor = first
