@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -57,6 +58,16 @@ def delete(sandboxd, id):
     response = sandboxd.http.delete(f"/sandboxes/{id}")
     assert response.status_code == 204, response.text
     return wait(sandboxd, id, "Terminated")
+
+
+def held(tmp_path, tool):
+    """A tool that begins when `go` has been written to, and the environment in which sandboxd finds it."""
+    go, place = tmp_path / "go", tmp_path / "bin"
+    os.mkfifo(go)
+    place.mkdir()
+    (place / tool).write_text(f'#!/bin/sh\nread x <{go}\nexec {shutil.which(tool)} "$@"\n')
+    (place / tool).chmod(0o755)
+    return go, {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
 def snapshot_of(sandboxd, id):

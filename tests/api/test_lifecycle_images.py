@@ -14,7 +14,7 @@ import pytest
 
 from daemon import BUILD, ROOT
 from images import BUSYBOX, Image, Registry, file, layer, link, shell
-from test_lifecycle import crash, create, delete, get, nothing_left, running, sh, snapshot_of, wait
+from test_lifecycle import crash, create, delete, get, held, nothing_left, running, sh, snapshot_of, wait
 
 pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root"),
@@ -323,14 +323,9 @@ def test_waits_for_its_turn(tmp_path, start_sandboxd):
 def test_is_told_that_it_unpacks(tmp_path, start_sandboxd):
     """Also to one that came later and stands behind the same work."""
     Image().layout(tmp_path / "layout")
-    go = tmp_path / "go"
-    os.mkfifo(go)
-    (tmp_path / "bin").mkdir()
-    tool = tmp_path / "bin/umoci"
-    tool.write_text(f"#!/bin/sh\nread x <{go}\nexec {shutil.which('umoci')} \"$@\"\n")
-    tool.chmod(0o755)
+    go, env = held(tmp_path, "umoci")
     settings = config(tmp_path, [("mine", f"oci:{tmp_path}/layout"), ("same", f"oci:{tmp_path}/layout:latest")])
-    sandboxd = start_sandboxd(**settings, env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+    sandboxd = start_sandboxd(**settings, env=env)
     first = create(sandboxd, image=named("mine"))
     assert told(sandboxd, first, "image_unpacking")["message"] == "The image is being unpacked."
     second = create(sandboxd, image=named("same"))

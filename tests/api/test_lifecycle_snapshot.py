@@ -1,12 +1,11 @@
 """Snapshots: what a sandbox's file system was, and sandboxes that go on from there."""
 
 import os
-import shutil
 import sqlite3
 
 import pytest
 
-from test_lifecycle import FOREVER, body, crash, create, delete, get, nothing_left, running, sh, wait
+from test_lifecycle import FOREVER, body, crash, create, delete, get, held, nothing_left, running, sh, wait
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the oci runtime needs root")
 
@@ -190,13 +189,8 @@ def test_while_it_is_taken(sandboxd):
 
 def test_what_waits_for_a_snapshot(start_sandboxd, tmp_path):
     """Held in the middle of the copy: nothing else begins, and afterwards all of it may."""
-    go = tmp_path / "go"
-    os.mkfifo(go)
-    (tmp_path / "bin").mkdir()
-    tool = tmp_path / "bin/cp"
-    tool.write_text(f'#!/bin/sh\nread x <{go}\nexec {shutil.which("cp")} "$@"\n')
-    tool.chmod(0o755)
-    sandboxd = start_sandboxd(env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+    go, env = held(tmp_path, "cp")
+    sandboxd = start_sandboxd(env=env)
     id = running(sandboxd)
     snapshot = take(sandboxd, id)
     post = lambda what: sandboxd.http.post(f"/sandboxes/{id}/{what}").status_code
